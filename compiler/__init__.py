@@ -1,0 +1,7 @@
+"""mopt: a declarative model-compression compiler."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__"]

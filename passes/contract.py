@@ -1,0 +1,139 @@
+"""What a pass is: a frozen dataclass whose fields are its recipe options.
+
+Importing a pass module must stay cheap (no onnx, numpy, torch …): `mopt check` imports it. Heavy packages are
+imported inside `run`, or in modules that `run` imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from mopt.values import DataRef
+
+if TYPE_CHECKING:
+    from mopt.ir.module import Module
+    from mopt.runtime.contract import Split
+
+
+class PassError(Exception):
+    """A pass can't do what it was asked for. The message says why, on which node, and what to do."""
+
+    def __init__(self, message: str, *, node: str | None = None, help: str | None = None) -> None:
+        super().__init__(message)
+        self.node = node
+        self.help = help
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a reader of the report should know: a node skipped and why, a tool dropped."""
+
+    message: str
+    severity: Literal["info", "warning"] = "info"
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass returns: the module after it, whether anything changed, and its notes."""
+
+    module: Module
+    modified: bool
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Promise: at least `ratio` of the elements of the named weights are zero.
+
+    `weights` maps a provenance-stable weight name to its promised share of zeros. Kept by whatever follows
+    unless it declares `breaks = ("sparsity",)`.
+    """
+
+    weights: tuple[tuple[str, float], ...]
+    kind: ClassVar[str] = "sparsity"
+
+
+class Progress(Protocol):
+    """A progress bar of one activity."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Count steps as done."""
+
+    def describe(self, text: str) -> None:
+        """Change the text beside the bar."""
+
+
+class Context(Protocol):
+    """What a pass may ask of the compiler while it runs."""
+
+    @property
+    def seed(self) -> int:
+        """The recipe's seed; the only source of randomness a pass may use."""
+
+    @property
+    def bindings(self) -> Mapping[str, int]:
+        """Sizes for dynamic dimensions, by name, where a pass has to run the model."""
+
+    @property
+    def scratch(self) -> Path:
+        """An empty folder, removed when the step ends."""
+
+    def split(self, reference: DataRef) -> Split:
+        """Return the samples a data reference names."""
+
+    def module(self, name: str) -> Module:
+        """Return a declared model or an earlier pipeline's result (a teacher)."""
+
+    def progress(self, description: str, total: int | None = None) -> AbstractContextManager[Progress]:
+        """Open a progress bar."""
+
+
+class Pass:
+    """Base of all passes. A subclass is a frozen dataclass, decorated with `@register("family.technique")`.
+
+    Class attributes:
+        name: set by `register`.
+        source: the paper or specification, for `mopt passes NAME`.
+        version: raised when the result for the same input changes, so that caches do not serve the old one.
+        tools: installed packages whose versions decide the result (they enter the cache key).
+        equivalence: the largest relative error of the outputs against the module before the pass, checked on
+            seeded inputs after it ran; None for a lossy pass, whose drift is measured and reported only.
+        dtypes_may_change: True if the pass may change the interface's element types.
+        gives: kinds of promise this pass makes (`"sparsity"`, …), for the static checker.
+        breaks: kinds of promise of earlier passes that do not hold after it.
+        needs_float: it can't work on a graph that is quantised already.
+        quantizes: it leaves a quantised graph.
+        trains: it trains (and so can't follow a pass with `quantizes`).
+    """
+
+    name: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    tools: ClassVar[tuple[str, ...]] = ()
+    equivalence: ClassVar[float | None] = None
+    dtypes_may_change: ClassVar[bool] = False
+    gives: ClassVar[tuple[str, ...]] = ()
+    breaks: ClassVar[tuple[str, ...]] = ()
+    needs_float: ClassVar[bool] = False
+    quantizes: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+
+    def run(self, module: Module, context: Context) -> PassResult:
+        """Rewrite `module` (which the pass owns and may change in place) and return the result.
+
+        Deterministic given the module, the options, the data and the seed.
+
+        Raises:
+            PassError: the pass can't do what it was asked for.
+        """
+        raise TypeError(f"{type(self).__name__} does not implement run")
+
+    def promises(self, before: Module, after: Module) -> tuple[Sparsity, ...]:
+        """Return what this pass now guarantees; checked at once, and after every later pass that must keep it."""
+        del before, after
+        return ()
