@@ -44,7 +44,7 @@ def option(
     maximum: float | None = None,
     factory: Any = MISSING,
 ) -> Any:
-    """Declare an option: a dataclass field with help text and bounds. Without `default` or `factory`, it is required."""
+    """Declare an option: a dataclass field with help and bounds; required without `default` or `factory`."""
     metadata = {"help": help, "minimum": minimum, "maximum": maximum}
     if factory is not MISSING:
         return dataclasses.field(default_factory=factory, metadata=metadata)

@@ -70,8 +70,9 @@ class Registry:
             raise PluginError(f"plug-in `{name}` ({target}) can't be loaded: {error}") from error
         if not isinstance(loaded, type):
             raise PluginError(f"plug-in `{name}` ({target}) is not a class")
-        if getattr(loaded, "name", name) != name:
-            raise PluginError(f"plug-in `{name}` ({target}) calls itself `{loaded.name}`")
+        own = getattr(loaded, "name", name)
+        if own != name:
+            raise PluginError(f"plug-in `{name}` ({target}) calls itself `{own}`")
         self._loaded[key] = loaded
         return loaded
 
