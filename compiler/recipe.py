@@ -147,12 +147,18 @@ class TargetDecl:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """`evaluate(data=…, metrics=[…])`: what every pipeline is judged on. `metrics` name declared metrics,
-    losses or built-ins; those that are not declared appear in `Recipe.metrics` too, under their own name."""
+    """`evaluate(data=…, metrics=[…], pipelines=["rec*"], batch=8)`: what pipelines are judged on.
+
+    A recipe may hold several of them: each judges the pipelines that one of its globs matches, by the name of
+    the pipeline (as declared, or expanded) or of the model it descends from; no globs means every pipeline.
+    `metrics` name declared metrics, losses or built-ins; those that are not declared appear in `Recipe.metrics`
+    too, under their own name.
+    """
 
     data: DataRef
     metrics: tuple[str, ...]
     batch: int = 1
+    pipelines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,6 @@ class Recipe:
     pipelines: Mapping[str, PipelineDecl]
     apps: Mapping[str, AppDecl]
     targets: Mapping[str, TargetDecl]
-    evaluate: Evaluate | None
+    evaluations: tuple[Evaluate, ...]
     profile: ProfileOptions
     seed: int = 0
