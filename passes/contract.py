@@ -48,13 +48,13 @@ class PassResult:
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Promise: at least `ratio` of the elements of the named weights are zero.
+    """Promise: at least the given share of the elements of the named weights is zero.
 
-    `weights` maps a provenance-stable weight name to its promised share of zeros. Kept by whatever follows
-    unless it declares `breaks = ("sparsity",)`.
+    `weights` holds, for each pruned weight, its name, its number of elements and its promised share of zeros.
+    Kept by whatever follows unless it declares `breaks = ("sparsity",)`.
     """
 
-    weights: tuple[tuple[str, float], ...]
+    weights: tuple[tuple[str, int, float], ...]
     kind: ClassVar[str] = "sparsity"
 
 
