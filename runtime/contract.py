@@ -35,6 +35,10 @@ class TargetError(Exception):
         self.help = help
 
 
+class RunError(Exception):
+    """A loaded model can't be run on the arrays it was given. The message names the input and what it expects."""
+
+
 class Source:
     """Where a model comes from. A subclass is a frozen dataclass whose fields are the recipe's options."""
 
