@@ -105,8 +105,12 @@ class Metric:
     name: ClassVar[str] = ""
     goal: ClassVar[Literal["min", "max"]] = "max"
 
-    def start(self) -> MetricState:
-        """Begin one evaluation."""
+    def start(self, module: Module | None = None) -> MetricState:
+        """Begin one evaluation of a model; `module` is it, for metrics that read its metadata (a character set).
+
+        Raises:
+            DataError: something the metric was told to use is missing.
+        """
         raise TypeError(f"{type(self).__name__} does not implement start")
 
 
@@ -114,7 +118,7 @@ class MetricState(Protocol):
     """One evaluation in progress."""
 
     def update(self, outputs: Mapping[str, np.ndarray[Any, Any]], targets: Sequence[Any]) -> None:
-        """Take the outputs of one batch and the targets of its samples."""
+        """Take the outputs of one batch and the targets of its samples (`outputs[name][i]` answers `targets[i]`)."""
 
     def compute(self) -> float:
         """Return the figure over everything seen."""
@@ -166,6 +170,14 @@ class Target:
     def available(self) -> Availability:
         """Look at this machine."""
         raise TypeError(f"{type(self).__name__} does not implement available")
+
+    def prepare(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """Return the passes to run on a module before `emit`, as (registered name, options), in order.
+
+        For what a target needs done to the graph itself (float16 for a strongly typed engine): targets can't
+        import passes, so whoever emits runs them, by the registry, on a copy.
+        """
+        return ()
 
     def emit(self, module: Module, folder: Path) -> Artifact:
         """Write the target's files into an existing empty folder.
