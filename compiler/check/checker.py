@@ -1,0 +1,43 @@
+"""`check`: the recipe at a path, its imports, its parameters, its names, its options, its orders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mopt.grammar.diagnostics import Diagnostic
+from mopt.grammar.source import Source
+from mopt.plugin.registry import Registry
+from mopt.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What the checker found.
+
+    Attributes:
+        recipe: the checked recipe, None if there is an error.
+        diagnostics: errors and warnings in the order of their places.
+        sources: every recipe file that was read, the checked one first.
+    """
+
+    recipe: Recipe | None
+    diagnostics: tuple[Diagnostic, ...]
+    sources: tuple[Source, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error."""
+        return self.recipe is not None
+
+
+def check(path: Path, overrides: Mapping[str, str] | None = None, registry: Registry | None = None) -> CheckResult:
+    """Check a recipe. Runs no code of the recipe's author and reads no model and no data.
+
+    Args:
+        path: the recipe file.
+        overrides: `--set NAME=VALUE`, by name.
+        registry: the plug-ins to check against; those that are installed if None.
+    """
+    raise NotImplementedError
