@@ -1,0 +1,1 @@
+"""Building a recipe: running its plan, emitting, measuring."""

@@ -1,0 +1,102 @@
+"""The cache keys: everything that decides a result, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mopt
+from mopt.fingerprint import FileHashes, fingerprint
+from mopt.recipe import Recipe
+from mopt.store.files import digest_of
+from mopt.values import DataRef, LossRef, MetricRef, ModelRef
+
+
+@functools.cache
+def _implementation(cls: type) -> str:
+    """Digest the file a plug-in lives in, so that editing a plug-in never serves its old results."""
+    try:
+        return digest_of(Path(inspect.getfile(cls)).read_text(encoding="utf-8"))
+    except (OSError, TypeError):
+        return "unknown"
+
+
+class Keys:
+    """Keys of everything a recipe computes. Files are read once.
+
+    Args:
+        recipe: the checked recipe.
+        hashes: remembered hashes of large files.
+    """
+
+    def __init__(self, recipe: Recipe, hashes: FileHashes) -> None:
+        self._recipe = recipe
+        self._hashes = hashes
+        self._prints: dict[tuple[str, str], str] = {}
+
+    def plugin(self, plugin: Any) -> str:
+        """Digest a plug-in instance: options, files, versions of its tools, its own code.
+
+        Raises:
+            LocationError: a file it names is not there.
+        """
+        extra = {"mopt": mopt.__version__, "code": _implementation(type(plugin)), "seed": self._recipe.seed}
+        return fingerprint(plugin, hashes=self._hashes, extra=extra)
+
+    def source(self, source: Any) -> str:
+        """Key of a lowered model."""
+        return digest_of(["source", self.plugin(source)])
+
+    def data(self, reference: DataRef) -> str:
+        """Key of a data reference: its source's content and the slice."""
+        return digest_of([self._declared("data", reference.name), str(reference)])
+
+    def metric(self, name: str) -> str:
+        """Key of a metric or a loss, by name."""
+        return self._declared("metrics" if name in self._recipe.metrics else "losses", name)
+
+    def step(self, operation: Any, parent: str, models: Mapping[str, str], promises: Any) -> str:
+        """Key of a pass on a snapshot. `models` gives the snapshots of the models its options name."""
+        references = {}
+        for value in _references(operation):
+            match value:
+                case DataRef():
+                    references[str(value)] = self.data(value)
+                case ModelRef():
+                    references[value.name] = models[value.name]
+                case _:
+                    references[value.name] = self.metric(value.name)
+        return digest_of(["step", parent, self.plugin(operation), references, promises])
+
+    def artifact(self, target: Any, snapshot: str) -> str:
+        """Key of what a target emits for a snapshot."""
+        return digest_of(["artifact", snapshot, self.plugin(target)])
+
+    def _declared(self, kind: str, name: str) -> str:
+        if (kind, name) not in self._prints:
+            field = {"data": "source", "metrics": "metric", "losses": "loss"}[kind]
+            self._prints[kind, name] = self.plugin(getattr(getattr(self._recipe, kind)[name], field))
+        return self._prints[kind, name]
+
+
+def _references(value: Any) -> Iterator[Any]:
+    if isinstance(value, (DataRef, LossRef, MetricRef, ModelRef)):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _references(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _references(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _references(getattr(value, field.name))
+
+
+def model_references(operation: Any) -> tuple[str, ...]:
+    """Return the names of the models and pipelines that a pass's options refer to."""
+    return tuple(dict.fromkeys(ref.name for ref in _references(operation) if isinstance(ref, ModelRef)))

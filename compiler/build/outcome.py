@@ -1,0 +1,85 @@
+"""What became of a step."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from mopt.passes.contract import Note, Sparsity
+
+EXIT_REQUIREMENT, EXIT_USAGE, EXIT_FAILED, EXIT_TARGET, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 3, 4, 70, 130
+"""Exit statuses; 0 is done. See the language page."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a step, a pipeline or a row has no result.
+
+    Attributes:
+        kind: `source`, `pass`, `contract`, `data`, `target`, `storage`, or `bug` (an error nobody expected).
+        message: what happened, on which node.
+        where: the place in the recipe.
+        help: what to do.
+        details: the path of a file with the traceback, for a bug.
+    """
+
+    kind: Literal["source", "pass", "contract", "data", "target", "storage", "bug"]
+    message: str
+    where: str = ""
+    help: str = ""
+    details: str = ""
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status that this failure asks for."""
+        return {"target": EXIT_TARGET, "bug": EXIT_BUG}.get(self.kind, EXIT_FAILED)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished or failed step.
+
+    Attributes:
+        snapshot: digest of the module after it; None where it failed.
+        modified: the pass changed the module.
+        seconds: how long the work took when it was done (also where it came from the store).
+        cached: it came from the store.
+        notes: what the pass had to say.
+        drift: measured difference of the outputs from the step before; None where nothing was measured.
+        promises: what holds after it, and must go on holding.
+    """
+
+    step: str
+    snapshot: str | None
+    modified: bool = True
+    seconds: float = 0.0
+    cached: bool = False
+    notes: tuple[Note, ...] = ()
+    drift: dict[str, Any] | None = None
+    promises: tuple[Sparsity, ...] = ()
+    failure: Failure | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what the store keeps of it."""
+        return {
+            "snapshot": self.snapshot,
+            "modified": self.modified,
+            "seconds": round(self.seconds, 4),
+            "notes": [asdict(note) for note in self.notes],
+            "drift": self.drift,
+            "promises": [[list(entry) for entry in promise.weights] for promise in self.promises],
+        }
+
+    @staticmethod
+    def from_record(step: str, record: dict[str, Any]) -> Outcome:
+        """Read back what the store kept."""
+        return Outcome(
+            step=step,
+            snapshot=record["snapshot"],
+            modified=record["modified"],
+            seconds=record["seconds"],
+            cached=True,
+            notes=tuple(Note(n["message"], n["severity"], tuple(n["nodes"])) for n in record["notes"]),
+            drift=record["drift"],
+            promises=tuple(Sparsity(tuple((name, size, share) for name, size, share in w)) for w in record["promises"]),
+        )

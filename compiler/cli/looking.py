@@ -1,0 +1,91 @@
+"""`mopt show`, `mopt diff`, `mopt doctor`: looking at models, builds and this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+REFERENCE = (
+    "A model is an ONNX file, or a step of a build: `build/quickstart/pruned` (its result), "
+    "`build/quickstart/pruned@0` (what it started from), `build/quickstart/pruned@1` (after its first step)."
+)
+
+
+@click.command("show", epilog=REFERENCE)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--graph", is_flag=True, help="Print every node in the text form.")
+@click.option("--bind", multiple=True, metavar="DIM=SIZE", help="Size of a dynamic dimension, for MACs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show_command(model: Path, graph: bool, bind: tuple[str, ...], as_json: bool) -> int:
+    """Show what MODEL is made of: interface, operators, cost, weights."""
+    from mopt.cli.building import _size, overrides
+    from mopt.driver.references import load_reference
+
+    module = load_reference(model)
+    if graph:
+        from mopt.ir import print_module
+
+        print(print_module(module))
+        return 0
+    from mopt.show import render_terminal, show
+
+    sizes = {name: _size(name, text) for name, text in overrides(bind, "--bind").items()}
+    summary = show(module, bindings=sizes or None)
+    if as_json:
+        print(json.dumps(summary.to_json(), ensure_ascii=False, indent=1))
+        return 0
+    from rich.console import Console
+
+    render_terminal(summary, Console(highlight=False))
+    return 0
+
+
+@click.command("diff", epilog=REFERENCE)
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@click.option("--all", "show_all", is_flag=True, help="Fold nothing.")
+@click.option("--no-weights", is_flag=True, help="Do not compare the weights' values.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff_command(before: Path, after: Path, show_all: bool, no_weights: bool, as_json: bool) -> int:
+    """Show what changed between two models, and which step changed it."""
+    from mopt.diff import diff, render_terminal
+    from mopt.driver.references import load_reference
+
+    found = diff(load_reference(before), load_reference(after), weights=not no_weights)
+    if as_json:
+        print(json.dumps(found.to_json(), ensure_ascii=False, indent=1))
+        return 0
+    from rich.console import Console
+
+    render_terminal(found, Console(highlight=False), all=show_all)
+    return 0
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor_command(as_json: bool) -> int:
+    """Say which targets and frameworks work on this machine, and what to install for the others."""
+    from dataclasses import asdict
+
+    from mopt.runtime.doctor import report
+
+    checks = report()
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], ensure_ascii=False, indent=1))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in checks:
+        mark = Text("ok", style="green") if check.ok else Text("–", style="yellow")
+        detail = check.detail if check.ok or not check.install else f"{check.detail}; {check.install}"
+        table.add_row(mark, Text(check.name, style="bold"), Text(detail))
+    Console(highlight=False).print(table)
+    return 0
+
+
+COMMANDS = (show_command, diff_command, doctor_command)

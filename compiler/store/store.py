@@ -1,0 +1,121 @@
+"""`Store`: what has been finished, found again by content. Safe for several processes at once.
+
+Layout below its root: `tensors/` (one file a tensor), `snapshots/` (graphs), `records/<kind>/` (JSON: finished
+steps, measurements), `artifacts/` (folders a target emitted), `tmp/` (work in progress).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mopt.store.files import StoreError, read_json, storage_errors, write_json
+
+if TYPE_CHECKING:
+    from mopt.ir.module import Module
+
+
+def default_root() -> Path:
+    """Return where the store is when nothing else is said: `$MOPT_STORE`, else the user's cache folder."""
+    if configured := os.environ.get("MOPT_STORE"):
+        return Path(configured)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mopt"
+
+
+class Store:
+    """A content-addressed store on disk.
+
+    Args:
+        root: its folder; made on first use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.snapshots = self.root / "snapshots"
+        self.tensors = self.root / "tensors"
+        self._artifacts = self.root / "artifacts"
+        with storage_errors(self.root):
+            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+
+    def put_module(self, module: Module) -> str:
+        """Write a snapshot and return its digest."""
+        from mopt.store.snapshot import save_snapshot
+
+        return save_snapshot(module, self.snapshots, self.tensors)
+
+    def get_module(self, digest: str) -> Module:
+        """Load a snapshot.
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
+        from mopt.store.snapshot import load_snapshot
+
+        return load_snapshot(digest, self.snapshots, self.tensors)
+
+    def has_module(self, digest: str) -> bool:
+        """Say whether a snapshot's graph is here."""
+        return (self.snapshots / digest[:2] / f"{digest}.onnx").is_file()
+
+    def record(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Return what was recorded under a key, or None."""
+        data = read_json(self.root / "records" / kind / key[:2] / f"{key}.json")
+        return data if isinstance(data, dict) else None
+
+    def put_record(self, kind: str, key: str, data: dict[str, Any]) -> None:
+        """Record JSON data under a key."""
+        write_json(self.root / "records" / kind / key[:2] / f"{key}.json", data)
+
+    def artifact(self, key: str) -> Path | None:
+        """Return the folder of an emitted artifact, or None."""
+        folder = self._artifacts / key[:2] / key
+        return folder if folder.is_dir() else None
+
+    def put_artifact(self, key: str, folder: Path) -> Path:
+        """Move a finished folder (made by `scratch`) into the store and return its place."""
+        place = self._artifacts / key[:2] / key
+        with storage_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.rename(place)
+            except OSError:
+                if not place.is_dir():
+                    raise
+                # Another process finished the same artifact first; both are the same by construction.
+                shutil.rmtree(folder, ignore_errors=True)
+        return place
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Open an empty folder on the store's disk; what is left in it is removed on leaving."""
+        with storage_errors(self.root):
+            folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.root / "tmp"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left in `tmp/`."""
+        for folder in (self.root / "tmp").iterdir():
+            owner = folder.name.partition("-")[0]
+            if owner.isdigit() and not _alive(int(owner)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+__all__ = ["Store", "StoreError", "default_root"]
