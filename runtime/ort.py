@@ -94,7 +94,7 @@ class OrtRunner:
             raise TargetError(
                 f"onnxruntime could not start its {provider} provider on this machine",
                 missing=True,
-                help=f"it needs {_INSTALL[provider]}",
+                help=provider_help(provider),
             )
         self._inputs = tuple(
             Port(item.name, from_onnxruntime(item.type), tuple(item.shape)) for item in self._session.get_inputs()
@@ -196,6 +196,11 @@ def provider_problem(provider: Provider) -> str:
     return ""
 
 
+def provider_help(provider: Provider) -> str:
+    """Say what a provider needs that this machine may lack."""
+    return f"it needs {_INSTALL[provider]}" if provider in _INSTALL else ""
+
+
 def _require(provider: Provider) -> None:
     if hasattr(ort, "preload_dlls"):
         import contextlib
@@ -205,13 +210,11 @@ def _require(provider: Provider) -> None:
             ort.preload_dlls()
     problem = provider_problem(provider)
     if problem:
-        raise TargetError(problem, missing=True, help=f"it needs {_INSTALL[provider]}")
+        raise TargetError(problem, missing=True, help=provider_help(provider))
 
 
 def _weight_bytes(module: Module) -> int:
-    return sum(
-        value.const_value.nbytes for value in module.graph.initializers.values() if value.const_value is not None
-    )
+    return sum(weight.tensor.nbytes for weight in module.weights())
 
 
 def _first_lines(error: BaseException, lines: int = 3) -> str:

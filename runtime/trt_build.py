@@ -1,0 +1,132 @@
+"""Build one TensorRT engine. Run as a program in a process of its own: `python -m mopt.runtime.trt_build`.
+
+It works in the current folder: reads `request.json` and the ONNX file it names, writes `model.engine` and
+`answer.json`. A native crash ends this process only, and whoever started it reports the signal.
+
+The builder orders its kernels by the addresses of its own objects, so two builds of one network differ unless
+addresses repeat: this process turns address randomisation off for itself (where the system lets it) and uses one
+thread. Measured with tensorrt_rtx 1.7: engines are bit-identical then, and differ otherwise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+_NO_RANDOMISATION: Final = 0x0040000
+_MARK: Final = "MOPT_TRT_BUILD"
+_READ_ONLY: Final = 0xFFFFFFFF
+
+
+def main() -> int:
+    """Answer the request in the current folder. The exit status is 0 whenever `answer.json` says what happened."""
+    fixed = _fix_addresses()
+    request = json.loads(Path("request.json").read_text(encoding="utf-8"))
+    answer = _build(request)
+    answer["repeatable"] = fixed
+    Path("answer.json").write_text(json.dumps(answer), encoding="utf-8")
+    return 0
+
+
+def _fix_addresses() -> bool:
+    """Start this process again without address randomisation; say whether it runs without."""
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    current = libc.personality(ctypes.c_ulong(_READ_ONLY))
+    if current != -1 and current & _NO_RANDOMISATION:
+        return True
+    if os.environ.get(_MARK) == "again" or current == -1:
+        return False
+    if libc.personality(ctypes.c_ulong(current | _NO_RANDOMISATION)) == -1:
+        return False
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, _MARK: "again"})  # noqa: S606
+
+
+def _build(request: dict[str, Any]) -> dict[str, Any]:
+    """Build and return the answer: `ok` with facts of the network, or the `errors` with the nodes they name."""
+    import importlib
+
+    trt = importlib.import_module(request["library"])
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        """Keeps warnings and errors."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.ERROR:
+                self.errors.append(message)
+
+    log = Log()
+    builder = trt.Builder(log)
+    builder.max_threads = 1
+    flags = 0
+    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):  # the only kind there is in later versions
+        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(request["model"]):
+        return {"ok": False, "stage": "parse", "errors": _parser_errors(parser), "library_version": trt.__version__}
+    facts = {"library_version": trt.__version__, "layers": network.num_layers, "inputs": [], "outputs": []}
+    for kind, count, get in (
+        ("inputs", network.num_inputs, network.get_input),
+        ("outputs", network.num_outputs, network.get_output),
+    ):
+        for index in range(count):
+            tensor = get(index)
+            facts[kind].append({"name": tensor.name, "dtype": tensor.dtype.name, "shape": list(tensor.shape)})
+    failures: list[dict[str, Any]] = []
+    for number, shapes in enumerate(request["profiles"]):
+        log.errors.clear()
+        engine = builder.build_serialized_network(network, _config(trt, builder, network, request, shapes))
+        if engine is not None:
+            with Path("model.engine").open("wb") as stream:
+                stream.write(memoryview(engine))
+            return {"ok": True, "profile": number, "refused": failures, **facts}
+        failures.append({"node": "", "operator": "", "message": log.errors[-1] if log.errors else "no reason given"})
+    return {"ok": False, "stage": "build", "errors": failures, **facts}
+
+
+def _config(trt: Any, builder: Any, network: Any, request: dict[str, Any], shapes: dict[str, Any]) -> Any:
+    config = builder.create_builder_config()
+    if request["workspace"]:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace"])
+    config.builder_optimization_level = request["level"]
+    if not request["timing_cache"] and hasattr(trt.BuilderFlag, "DISABLE_TIMING_CACHE"):
+        config.set_flag(trt.BuilderFlag.DISABLE_TIMING_CACHE)
+    if not request["tf32"] and hasattr(trt.BuilderFlag, "TF32"):
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if request["capabilities"] and hasattr(config, "num_compute_capabilities"):
+        config.num_compute_capabilities = len(request["capabilities"])
+        for index, name in enumerate(request["capabilities"]):
+            config.set_compute_capability(getattr(trt.ComputeCapability, name.upper()), index)
+    if shapes:
+        profile = builder.create_optimization_profile()
+        for index in range(network.num_inputs):
+            tensor = network.get_input(index)
+            if tensor.name not in shapes:
+                continue
+            if tensor.is_shape_tensor:
+                raise ValueError(f"input {tensor.name} decides shapes inside the network; give it a fixed value")
+            profile.set_shape(tensor.name, *shapes[tensor.name])
+        config.add_optimization_profile(profile)
+    return config
+
+
+def _parser_errors(parser: Any) -> list[dict[str, Any]]:
+    found = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        found.append({"node": error.node_name(), "operator": error.node_operator(), "message": error.desc()})
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The `trt` target: a TensorRT engine, built on the spot or ahead of time for GPUs that are not here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from mopt.plugin import option, register
+from mopt.runtime.contract import Artifact, Availability, Target, TargetError
+from mopt.values import ByteSize
+
+if TYPE_CHECKING:
+    from mopt.ir.module import Module
+    from mopt.runtime.contract import Runner
+
+NO_GPU = "no GPU here: built, not timed"
+
+Capability = Literal["sm75", "sm80", "sm86", "sm89", "sm120", "sm121"]
+
+
+@register("trt")
+@dataclass(frozen=True)
+class TrtTarget(Target):
+    """TensorRT, through `tensorrt` on a machine with a GPU, else through `tensorrt_rtx` for named GPUs.
+
+    Emits `model.engine` and `model.engine.json`, which says what built it, from what, for which GPUs and sizes.
+    """
+
+    tools: ClassVar[tuple[str, ...]] = ("tensorrt", "tensorrt_rtx_cu13")
+
+    precision: Literal["fp32", "fp16"] = option(
+        "fp32", help="networks are strongly typed: fp16 converts the graph to float16 before it is emitted"
+    )
+    capabilities: tuple[Capability, ...] = option(
+        ("sm80", "sm86", "sm89", "sm120"), help="GPUs to build for ahead of time (`tensorrt_rtx`), by compute capability"
+    )
+    profile: Mapping[str, tuple[int, ...]] = option(
+        factory=dict, help='sizes of dynamic dimensions: `{N: [1, 1, 8], "x.3": [32, 320, 1280]}` as [min, opt, max]'
+    )
+    workspace: ByteSize = option(ByteSize(0), help="most scratch memory of a layer on the GPU; 0: TensorRT's choice")
+    level: int = option(3, minimum=0, maximum=5, help="how hard the builder searches")
+    tf32: bool = option(False, help="let float32 convolutions and products round to TF32")
+    timing_cache: bool = option(False, help="let the builder reuse timings of earlier builds; the engine may then vary")
+    library: Literal["auto", "tensorrt", "tensorrt_rtx"] = option("auto", help="which TensorRT to build with")
+
+    def available(self) -> Availability:
+        """Look at this machine: libraries and GPUs; nothing is imported."""
+        from mopt.runtime.trt_library import INSTALL, find, missing_reason
+
+        found = find(self.library)
+        if found is None:
+            return Availability(False, False, missing_reason(self.library), INSTALL)
+        versions = {found.library: found.version}
+        if not found.can_run:
+            return Availability(True, False, NO_GPU, "an NVIDIA GPU and its driver", versions)
+        return Availability(True, True, versions=versions)
+
+    def prepare(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """Ask for a float16 graph where fp16 is wanted; the interface stays float32."""
+        return (("convert.float16", {}),) if self.precision == "fp16" else ()
+
+    def emit(self, module: Module, folder: Path) -> Artifact:
+        """Build the engine."""
+        from mopt.runtime.emission import artifact
+        from mopt.runtime.trt_engine import Settings, build_engine
+        from mopt.runtime.trt_library import INSTALL, find, missing_reason
+        from mopt.runtime.trt_profile import plans
+
+        found = find(self.library)
+        if found is None:
+            raise TargetError(missing_reason(self.library), missing=True, help=INSTALL)
+        if not self.capabilities:
+            raise TargetError("`capabilities` is empty: name at least one, for example `sm89`")
+        settings = Settings(self.capabilities, int(self.workspace), self.level, self.tf32, self.timing_cache)
+        engine, description, plan = build_engine(module, found, settings, plans(module, self.profile), folder)
+        notes = [note for note in (plan.note, "" if found.can_run else NO_GPU) if note]
+        return artifact(engine, (engine, description), notes, weighed=(engine,))
+
+    def open(self, artifact: Artifact) -> Runner:
+        """Load the engine onto the GPU of this machine."""
+        from mopt.runtime.trt_library import find, missing_reason
+
+        found = find(self.library)
+        if found is None:
+            raise TargetError(missing_reason(self.library), missing=True)
+        if not found.can_run:
+            raise TargetError(NO_GPU, missing=True, help="copy the engine to a machine with one of its GPUs")
+        from mopt.runtime.trt_runner import TrtRunner
+
+        return TrtRunner(artifact.path, found.library)
