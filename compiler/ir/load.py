@@ -31,11 +31,12 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
-def load(path: Path | str) -> Module:
+def load(path: Path | str, *, infer: bool = True) -> Module:
     """Load an ONNX file with its external data.
 
     Args:
         path: the `.onnx` file.
+        infer: infer types and shapes; False leaves what the file says of them.
 
     Raises:
         LoadError: there is no such file, it is no valid ONNX model, or its external data are missing or lie outside
@@ -52,7 +53,7 @@ def load(path: Path | str) -> Module:
     if not proto.HasField("graph"):
         raise LoadError(f"{file} is {_diagnosis(buffer, None)}")
     try:
-        module = from_proto(proto)
+        module = from_proto(proto, infer=False)
     except LoadError as error:
         raise LoadError(f"{file}: {error}") from error
     files = ExternalFiles(file)
@@ -72,6 +73,8 @@ def load(path: Path | str) -> Module:
             ) from error
 
     replace_tensors(module.model, fill)
+    if infer:
+        module.infer_shapes()
     return module
 
 

@@ -17,6 +17,7 @@ from mopt.ir.mapped import write_tensor
 from mopt.ir.module import Module
 from mopt.ir.proto import root_cause
 from mopt.ir.provenance import strip_proto
+from mopt.ir.shapes import forget_inferable
 from mopt.ir.skeleton import new_token, skeleton
 
 _STREAMED_FROM = 1024
@@ -38,7 +39,8 @@ def save(
         module: what to save.
         path: the `.onnx` file; its folder must exist.
         external_data: put weights into `<name>.data` beside it; None: only where one file would exceed 2 GB.
-        provenance: keep where nodes come from in their metadata.
+        provenance: keep what the compiler knows: where nodes come from, and inferred types and shapes. Without it
+            types are written only where they can't be inferred.
 
     Returns:
         The files written, the model first.
@@ -54,6 +56,7 @@ def save(
         raise SaveError(f"{file} can't be written: {root_cause(error)}") from error
     if not provenance:
         strip_proto(proto)
+        forget_inferable(proto)
     lengths = [tensor.nbytes for tensor in tensors]
     body = proto.SerializeToString(deterministic=True)
     parts = wire.splice(body, lengths, token)

@@ -79,42 +79,54 @@ def inferred_types(module: Module) -> dict[str, onnx.TypeProto]:
     proto = bare_proto(module)
     inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
     found: dict[str, onnx.TypeProto] = {}
-    pending = [inferred.graph]
-    while pending:
-        graph = pending.pop()
+    for graph in _graphs(inferred):
         for info in [*graph.input, *graph.value_info, *graph.output]:
             if info.type.WhichOneof("value") is not None:
                 found[info.name] = info.type
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    pending.append(attribute.g)
-                pending.extend(attribute.graphs)
     return found
 
 
 def bare_proto(module: Module) -> onnx.ModelProto:
     """Return the module for inference: no large weights, no stored types but the inputs' and unknown operators'."""
     proto, _ = skeleton(module, _THRESHOLD, new_token())
-    local = {(function.domain, function.name) for function in proto.functions}
-    trusted: set[str] = set()
-    graphs = [proto.graph]
-    for graph in graphs:
-        for node in graph.node:
-            if (node.domain, node.op_type) not in local and not _has_schema(node):
-                trusted.update(node.output)
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    graphs.append(attribute.g)
-                graphs.extend(attribute.graphs)
-    for graph in graphs:
-        kept = [info for info in graph.value_info if info.name in trusted]
-        del graph.value_info[:]
-        graph.value_info.extend(kept)
+    trusted = forget_inferable(proto)
+    for graph in _graphs(proto):
         for info in graph.output:
             if info.name not in trusted:
                 info.type.Clear()
     return proto
+
+
+def forget_inferable(proto: onnx.ModelProto) -> set[str]:
+    """Remove stored types of inner values from a proto, in place, but for the outputs of unknown operators.
+
+    Returns:
+        The names of those.
+    """
+    local = {(function.domain, function.name) for function in proto.functions}
+    trusted: set[str] = set()
+    for graph in _graphs(proto):
+        for node in graph.node:
+            if (node.domain, node.op_type) not in local and not _has_schema(node):
+                trusted.update(node.output)
+    for graph in _graphs(proto):
+        kept = [info for info in graph.value_info if info.name in trusted]
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
+    for function in proto.functions:
+        del function.value_info[:]
+    return trusted
+
+
+def _graphs(proto: onnx.ModelProto) -> list[onnx.GraphProto]:
+    graphs = [proto.graph]
+    for graph in graphs:
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    graphs.append(attribute.g)
+                graphs.extend(attribute.graphs)
+    return graphs
 
 
 def _has_schema(node: onnx.NodeProto) -> bool:
