@@ -81,6 +81,10 @@ class Store:
         place = self._artifacts / key[:2] / key
         with storage_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    # Output folders link to these files: nobody is to change them in place.
+                    file.chmod(0o444)
             try:
                 folder.rename(place)
             except OSError:
