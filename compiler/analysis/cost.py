@@ -1,9 +1,9 @@
 """What a module costs: parameters, non-zero parameters, multiply-accumulates, bytes of weights; per node, in total.
 
 - A weight that several nodes use counts once, for its first user. Weights of functions count once, not per call.
-- Of the branches of an `If` the costliest counts for MACs (one of them runs); the parameters of all count (all are
-  stored). The body of a `Loop` counts as often as it runs where that is a constant, else once; that of a `Scan` as
-  often as its sequence is long.
+- Of the branches of an `If` the costliest counts for MACs (one of them runs), or the one taken where the shapes decide
+  which; the parameters of all count (all are stored). The body of a `Loop` counts as often as it runs where that is a
+  constant, else once; that of a `Scan` as often as its sequence is long.
 - A call of a function costs what its body does, and is listed under the call.
 """
 

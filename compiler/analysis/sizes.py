@@ -14,12 +14,15 @@ import numpy as np
 import onnx_ir as ir
 from mopt.ir.dtypes import dims
 from mopt.ir.module import Module
-from mopt.ir.walk import nested_graphs
+from mopt.ir.walk import captures, nested_graphs, subgraphs_of
 from mopt.ir.weights import constant_tensor, is_constant
 
 DEFAULT_BATCH = 1
 DEFAULT_SPATIAL = 224
 DEFAULT_LENGTH = 128
+
+_ROUNDS = 32
+"""Of inference and evaluation: a bound on nested shape computations, not expected to be reached."""
 
 _LARGEST = 1024
 """Elements of the largest tensor that is evaluated: shapes are short."""
@@ -38,21 +41,23 @@ Sizes = dict[ir.Value, tuple[int | None, ...]]
 def bind(module: Module, bindings: Mapping[str, int]) -> dict[str, int]:
     """Return a size for every dynamic dimension of a module's inputs, by name.
 
-    A dimension that `bindings` leaves open is 1 where it is the first of its input (the batch), else 224 in an input
-    of four dimensions or more (an image) and 128 in others (a sequence).
+    A dimension that `bindings` leaves open is 1 where it is the batch (the first of its input, or the second of a
+    state of several layers), else 224 in an input of four dimensions or more (an image) and 128 in others (a
+    sequence).
     """
     bound: dict[str, int] = {}
     for info in module.inputs:
         for axis, dim in enumerate(info.shape):
             if isinstance(dim, str) and dim not in bound:
-                bound[dim] = bindings.get(dim, _default(axis, len(info.shape)))
+                bound[dim] = bindings.get(dim, _default(axis, info.shape))
     return bound
 
 
-def _default(axis: int, rank: int) -> int:
-    if axis == 0:
+def _default(axis: int, shape: tuple[int | str | None, ...]) -> int:
+    layers = shape[0]
+    if axis == 0 or (axis == 1 and len(shape) == 3 and isinstance(layers, int) and layers > 1):
         return DEFAULT_BATCH
-    return DEFAULT_SPATIAL if rank >= 4 else DEFAULT_LENGTH
+    return DEFAULT_SPATIAL if len(shape) >= 4 else DEFAULT_LENGTH
 
 
 def resolve(module: Module, bound: Mapping[str, int]) -> Sizes:
@@ -61,15 +66,15 @@ def resolve(module: Module, bound: Mapping[str, int]) -> Sizes:
         known = dims(value.shape)
         if known is None:
             continue
-        fixed = [dim if isinstance(dim, int) else bound.get(dim or "") for dim in known]
-        value.shape = ir.Shape([_default(axis, len(fixed)) if dim is None else dim for axis, dim in enumerate(fixed)])
+        value.shape = ir.Shape([dim if isinstance(dim, int) else bound[dim or ""] for dim in known])
     for graph in nested_graphs(module.graph):
         for node in graph:
             for output in node.outputs:
                 output.shape = None
-    for _ in range(16):
+    for _ in range(_ROUNDS):
         module.infer_shapes()
-        if not _fold(module):
+        constants = _constants(module)
+        if not (_fold(module, constants) | _take_branches(module, constants) | _push_inwards(module, constants)):
             break
     return {
         value: shape
@@ -93,44 +98,97 @@ def _known(value: ir.Value) -> tuple[int | None, ...] | None:
     return tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in known)
 
 
-def _fold(module: Module) -> bool:
-    """Turn what is constant by now into initializers; say whether something was."""
-    constants: dict[ir.Value, np.ndarray[Any, Any]] = {}
-    changed = False
+Constants = dict[ir.Value, np.ndarray[Any, Any]]
+
+
+def _constants(module: Module) -> Constants:
+    """Return the small tensors of a module."""
+    found: Constants = {}
     for graph in nested_graphs(module.graph):
         for value in graph.initializers.values():
-            if value.const_value is not None and value.const_value.size <= _LARGEST:
-                constants[value] = value.const_value.numpy()
+            if value.const_value is not None and _is_small(value.const_value):
+                found[value] = value.const_value.numpy()
+        for node in graph:
+            if is_constant(node) and _is_small(constant_tensor(node)):
+                found[node.outputs[0]] = constant_tensor(node).numpy()
+    return found
+
+
+def _is_small(tensor: ir.TensorProtocol) -> bool:
+    return tensor.dtype != ir.DataType.STRING and tensor.size <= _LARGEST
+
+
+def _fold(module: Module, constants: Constants) -> bool:
+    """Turn what can be evaluated by now into initializers; say whether something was."""
+    changed = False
+    for graph in nested_graphs(module.graph):
         for node in list(graph):
-            if is_constant(node):
-                tensor = constant_tensor(node)
-                if tensor.size <= _LARGEST and tensor.dtype != ir.DataType.STRING:
-                    constants[node.outputs[0]] = tensor.numpy()
+            result = None if is_constant(node) else _evaluate(node, constants, module.opset)
+            if result is None or node.outputs[0].is_graph_output():
                 continue
-            result = _evaluate(node, constants, module.opset)
-            if result is None:
-                continue
-            old = node.outputs[0]
-            constants[old] = result
-            if old.is_graph_output():
-                continue
-            replacement = ir.Value(
-                name=f"{old.name}/folded",
-                type=ir.TensorType(ir.DataType.from_numpy(result.dtype)),
-                shape=ir.Shape(result.shape),
-                const_value=ir.tensor(result, name=f"{old.name}/folded"),
-            )
-            graph.initializers.add(replacement)
-            old.replace_all_uses_with(replacement)
+            constant = _initializer(graph, f"{node.outputs[0].name}/folded", result)
+            node.outputs[0].replace_all_uses_with(constant)
             graph.remove(node, safe=True)
-            constants[replacement] = result
+            constants[constant] = result
             changed = True
     return changed
 
 
-def _evaluate(
-    node: ir.Node, constants: Mapping[ir.Value, np.ndarray[Any, Any]], opset: int
-) -> np.ndarray[Any, Any] | None:
+def _take_branches(module: Module, constants: Constants) -> bool:
+    """Put the branch that is taken in the place of every `If` whose condition is constant by now."""
+    changed = False
+    for graph in list(nested_graphs(module.graph)):
+        for node in list(graph):
+            condition = node.inputs[0] if node.op_type == "If" and node.domain == "" else None
+            if condition is None or condition not in constants:
+                continue
+            name = "then_branch" if constants[condition].reshape(-1)[0] else "else_branch"
+            branch = node.attributes[name].as_graph()
+            results = list(branch.outputs)
+            branch.outputs.clear()
+            for value in list(branch.initializers.values()):
+                branch.initializers.pop(value.name or "")
+                graph.initializers.add(value)
+            for inner in list(branch):
+                branch.remove(inner)
+                graph.insert_before(node, inner)
+            for old, new in zip(node.outputs, results, strict=True):
+                old.replace_all_uses_with(new, replace_graph_outputs=True)
+            graph.remove(node)
+            changed = True
+    return changed
+
+
+def _push_inwards(module: Module, constants: Constants) -> bool:
+    """Give inner graphs copies of the small constants they capture: inference does not look outside for values."""
+    changed = False
+    for graph in nested_graphs(module.graph):
+        for owner in graph:
+            for index, inner in enumerate(subgraphs_of(owner)):
+                own = set(nested_graphs(inner))
+                for value in captures(owner):
+                    uses = [use for use in value.uses() if use.node.graph in own]
+                    if value not in constants or not uses:
+                        continue
+                    copy = _initializer(inner, f"{value.name}/{owner.name}/{index}", constants[value])
+                    for use in uses:
+                        use.node.replace_input_with(use.idx, copy)
+                    changed = True
+    return changed
+
+
+def _initializer(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        shape=ir.Shape(array.shape),
+        const_value=ir.tensor(array, name=name),
+    )
+    graph.initializers.add(value)
+    return value
+
+
+def _evaluate(node: ir.Node, constants: Constants, opset: int) -> np.ndarray[Any, Any] | None:
     if node.domain != "" or node.op_type not in _FOLDABLE or len(node.outputs) != 1:
         return None
     if node.op_type in ("Shape", "Size"):

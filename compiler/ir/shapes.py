@@ -90,6 +90,8 @@ def bare_proto(module: Module) -> onnx.ModelProto:
     """Return the module for inference: no large weights, no stored types but the inputs' and unknown operators'."""
     proto, _ = skeleton(module, _THRESHOLD, new_token())
     trusted = forget_inferable(proto)
+    for function in proto.functions:
+        del function.value_info[:]
     for graph in _graphs(proto):
         for info in graph.output:
             if info.name not in trusted:
@@ -99,6 +101,8 @@ def bare_proto(module: Module) -> onnx.ModelProto:
 
 def forget_inferable(proto: onnx.ModelProto) -> set[str]:
     """Remove stored types of inner values from a proto, in place, but for the outputs of unknown operators.
+
+    Values of functions have other shapes in every call and are not inferred: what is stored of them stays.
 
     Returns:
         The names of those.
@@ -113,8 +117,6 @@ def forget_inferable(proto: onnx.ModelProto) -> set[str]:
         kept = [info for info in graph.value_info if info.name in trusted]
         del graph.value_info[:]
         graph.value_info.extend(kept)
-    for function in proto.functions:
-        del function.value_info[:]
     return trusted
 
 
