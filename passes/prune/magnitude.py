@@ -1,0 +1,54 @@
+"""`prune.magnitude`: set the smallest weights to zero, one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from mopt.passes.contract import Context, Pass, PassResult, Sparsity
+from mopt.plugin import option, register
+from mopt.values import Globs, Ratio
+
+if TYPE_CHECKING:
+    from mopt.ir import Module
+
+
+@register("prune.magnitude")
+@dataclass(frozen=True)
+class Magnitude(Pass):
+    """Zero the weights of smallest magnitude (unstructured, one-shot).
+
+    Exactly `ceil(amount × n)` of the `n` elements in scope are zero afterwards, those that were zero before
+    included; among equals the earlier weight, and in it the earlier element, goes first. Neither the file nor the
+    time shrinks by itself: compressed size does, and later passes keep the zeros.
+    """
+
+    amount: Ratio = option(help="share of the elements to be zero", minimum=0, maximum=1)
+    scope: Literal["global", "local"] = option(
+        "global", help="rank all weights together, or reach the amount in each weight"
+    )
+    only: Globs = option((), help="source layers or weight names to prune; none means all")
+    skip: Globs = option((), help="source layers or weight names to leave alone")
+    include: tuple[Literal["biases", "norms", "embeddings"], ...] = option(
+        (), help="further kinds of weight to prune, beside those of convolutions, matrix products and recurrent layers"
+    )
+
+    source: ClassVar[str] = "Han et al. 2015, Learning both Weights and Connections (arXiv:1506.02626)"
+    gives: ClassVar[tuple[str, ...]] = ("sparsity",)
+
+    def run(self, module: Module, context: Context) -> PassResult:
+        """Prune `module` in place.
+
+        Raises:
+            PassError: nothing can be pruned, `only` matches nothing, or a weight holds a NaN or an infinity.
+        """
+        del context
+        from mopt.passes.prune.magnitude_run import prune
+
+        return prune(module, self)
+
+    def promises(self, before: Module, after: Module) -> tuple[Sparsity, ...]:
+        """Promise, for every weight that was in scope, the share of zeros it has now."""
+        from mopt.passes.prune.magnitude_run import sparsity
+
+        return sparsity(before, after, self)
