@@ -107,6 +107,7 @@ class Stopwatch:
                         feeds,
                         runs=self._options.runs,
                         warmup=self._options.warmup,
+                        batch=batch,
                         baselines={name: base for name, base in baselines.items() if name in feeds and base in feeds},
                         advance=activity.advance,
                     )
