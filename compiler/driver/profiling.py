@@ -92,15 +92,17 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("batch", no_wrap=True)
-    table.add_column("model", overflow="fold", min_width=12)
+    table.add_column("model", no_wrap=True)
     for head in ("ms (95% interval)", "samples/s", "× base (interval)", "verdict"):
         table.add_column(head, justify="right", no_wrap=True)
+    # Paths are long and columns narrow: models go by letters, explained below the table.
+    letters = {name: _letter(number) for number, name in enumerate(next(iter(comparison.timings.values())))}
     for batch, timed in comparison.timings.items():
         for name, timing in timed.items():
             ratio = timing.ratio
             table.add_row(
                 str(batch),
-                Text(name),
+                letters[name],
                 f"{milliseconds(timing.median * 1e3)} "
                 f"({milliseconds(timing.low * 1e3)}–{milliseconds(timing.high * 1e3)})",
                 f"{timing.throughput:,.0f}",
@@ -108,6 +110,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
                 ratio.verdict if ratio else "baseline",
             )
     console.print(table)
+    for name, letter in letters.items():
+        console.print(Text(f"{letter} = {name}"), soft_wrap=True)
     shown = ", ".join(f"{name}={size}" for name, size in next(iter(comparison.sizes.values())).items())
     machine = comparison.machine
     console.print(
@@ -117,6 +121,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             style="dim",
         )
     )
+
+
+def _letter(number: int) -> str:
+    return chr(ord("A") + number) if number < 26 else f"#{number + 1}"
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
