@@ -93,7 +93,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("batch", no_wrap=True)
     table.add_column("model", no_wrap=True)
-    for head in ("ms (95% interval)", "samples/s", "× base (interval)", "verdict"):
+    for head in ("ms", "samples/s", "× A", "verdict"):
         table.add_column(head, justify="right", no_wrap=True)
     # Paths are long and columns narrow: models go by letters, explained below the table.
     letters = {name: _letter(number) for number, name in enumerate(next(iter(comparison.timings.values())))}
@@ -104,9 +104,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
                 str(batch),
                 letters[name],
                 f"{milliseconds(timing.median * 1e3)} "
-                f"({milliseconds(timing.low * 1e3)}–{milliseconds(timing.high * 1e3)})",
+                f"±{milliseconds((timing.high - timing.low) / 2 * 1e3)}",
                 f"{timing.throughput:,.0f}",
-                f"{ratio.value:.3f} ({ratio.low:.3f}–{ratio.high:.3f})" if ratio else "1",
+                f"{ratio.value:.3f} ±{(ratio.high - ratio.low) / 2:.3f}" if ratio else "1",
                 ratio.verdict if ratio else "baseline",
             )
     console.print(table)
@@ -116,8 +116,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     machine = comparison.machine
     console.print(
         Text(
-            f"{machine['processor']}, {machine['provider']}, {machine['threads']} thread(s); interleaved rounds; "
-            f"sizes: {shown or 'as declared'}",
+            f"{machine['processor']}, {machine['provider']}, {machine['threads']} thread(s); interleaved rounds, "
+            f"median ± half its 95% interval; sizes: {shown or 'as declared'}",
             style="dim",
         )
     )
