@@ -1,0 +1,214 @@
+"""Groups of unpaired operators: what stands, between the same values, where other operators stood.
+
+Unpaired neighbours belong together, and so do unpaired operators of both sides that give one value to one reader.
+A group of one side whose neighbour took over its work (a Conv that swallowed its BatchNormalization) takes that
+neighbour in, as `kept`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from mopt.diff.pairing import Pairing
+from mopt.diff.scope import Kind, Scope, Source
+from mopt.ir import provenance
+
+Member = tuple[int, int]
+"""Side (0 or 1) and operator number."""
+
+
+@dataclass
+class Region:
+    """A group before it is put into words: operator numbers of either side."""
+
+    before: set[int] = field(default_factory=set)
+    after: set[int] = field(default_factory=set)
+    kept: set[tuple[int, int]] = field(default_factory=set)
+    constant: bool = False
+    duplicate: bool = False
+
+    def sides(self) -> tuple[set[int], set[int]]:
+        """Return the operators of both sides."""
+        return self.before, self.after
+
+
+class Regions:
+    """The groups of one pair of scopes, and which of them an operator is in."""
+
+    def __init__(self, pairing: Pairing, changed: set[int]) -> None:
+        """Find the groups. `changed` are operators of the first side whose own work differs from their partner's."""
+        self.pairing = pairing
+        self._ancestry: tuple[list[int], ...] | None = None
+        self._parent: dict[Member, Member] = {}
+        sides = ((0, pairing.a, pairing.to_b), (1, pairing.b, pairing.to_a))
+        for side, _, pairs in sides:
+            for number, partner in enumerate(pairs):
+                if partner < 0:
+                    self._parent[side, number] = (side, number)
+        for side, scope, _ in sides:
+            self._join_neighbours(side, scope)
+        self._join_across()
+        self._join_by_origins()
+        regions: dict[Member, Region] = defaultdict(Region)
+        for side, number in self._parent:
+            regions[self._root((side, number))].sides()[side].add(number)
+        self.all = list(regions.values())
+        self.of: tuple[dict[int, Region], dict[int, Region]] = ({}, {})
+        for region in self.all:
+            for side, numbers in enumerate(region.sides()):
+                for number in numbers:
+                    self.of[side][number] = region
+        for region in self.all:
+            self._settle(region, changed)
+
+    def explains(self, sa: Source, sb: Source) -> bool:
+        """Tell whether a slot reads something else only because a group came, went or was replaced."""
+        region_a = self.of[0].get(sa.index) if sa.kind == Kind.NODE else None
+        region_b = self.of[1].get(sb.index) if sb.kind == Kind.NODE else None
+        if region_a is not None and region_a is region_b:
+            return True
+        if region_a is not None and not region_a.after - {y for _, y in region_a.kept}:
+            return (
+                sb.kind == Kind.WEIGHT
+                or self._equal(0, sa, sb)
+                or any(self.pairing.corresponds(source, sb) for source in self.reads(region_a, 0))
+            )
+        if region_b is not None and not region_b.before - {x for x, _ in region_b.kept}:
+            return (
+                sa.kind == Kind.WEIGHT
+                or self._equal(1, sb, sa)
+                or any(self.pairing.corresponds(sa, source) for source in self.reads(region_b, 1))
+            )
+        return False
+
+    def reads(self, region: Region, side: int) -> list[Source]:
+        """Return what a group reads from outside on one side, weights left out, each once."""
+        scope, members = (self.pairing.a, self.pairing.b)[side], region.sides()[side]
+        found: dict[Source, None] = {}
+        for number in sorted(members):
+            for source in scope.sources[number]:
+                inside = source.kind == Kind.NODE and source.index in members
+                if not inside and source.kind not in (Kind.WEIGHT, Kind.ABSENT):
+                    found[source] = None
+        return list(found)
+
+    def gives(self, region: Region, side: int) -> list[Source]:
+        """Return the values a group gives to what is outside on one side."""
+        scope, members = (self.pairing.a, self.pairing.b)[side], region.sides()[side]
+        found = []
+        for number in sorted(members):
+            for output in range(len(scope.operators[number].outputs)):
+                source = Source(Kind.NODE, number, output)
+                if source in scope.exits or any(use.operator not in members for use in scope.feeds(source)):
+                    found.append(source)
+        return found
+
+    def _root(self, member: Member) -> Member:
+        root = member
+        while self._parent[root] != root:
+            root = self._parent[root]
+        while self._parent[member] != root:
+            self._parent[member], member = root, self._parent[member]
+        return root
+
+    def _join(self, first: Member, second: Member) -> None:
+        if first in self._parent and second in self._parent:
+            self._parent[self._root(second)] = self._root(first)
+
+    def _join_neighbours(self, side: int, scope: Scope) -> None:
+        for number, sources in enumerate(scope.sources):
+            for source in sources:
+                if source.kind == Kind.NODE:
+                    self._join((side, number), (side, source.index))
+
+    def _join_across(self) -> None:
+        pairing = self.pairing
+        for x, y in enumerate(pairing.to_b):
+            if y < 0:
+                continue
+            for sa, sb in pairing.slots(x, y):
+                if sa.kind == sb.kind == Kind.NODE:
+                    self._join((0, sa.index), (1, sb.index))
+        exits = {pairing.labels[1].exit_colours.get(i): source for i, source in enumerate(pairing.b.outputs)}
+        for position, source in enumerate(pairing.a.outputs):
+            colour = pairing.labels[0].exit_colours.get(position)
+            other = exits.get(colour) if colour is not None else None
+            if other is not None and source.kind == other.kind == Kind.NODE:
+                self._join((0, source.index), (1, other.index))
+
+    def _join_by_origins(self) -> None:
+        if self.pairing.origins is None:
+            return
+        holders: dict[str, Member] = {}
+        for number, names in enumerate(self.pairing.origins[0]):
+            if (0, number) in self._parent:
+                holders |= {name: (0, number) for name in names}
+        for number, names in enumerate(self.pairing.origins[1]):
+            if (1, number) in self._parent:
+                for name in names:
+                    if name in holders:
+                        self._join(holders[name], (1, number))
+
+    def _settle(self, region: Region, changed: set[int]) -> None:
+        """Say what a group of one side became: a constant, or a neighbour's work."""
+        if region.before and region.after:
+            return
+        side = 0 if region.before else 1
+        pairing, scope = self.pairing, (self.pairing.a, self.pairing.b)[side]
+        counterparts = []
+        for source in self.gives(region, side):
+            for use in scope.feeds(source):
+                partner = (pairing.to_b, pairing.to_a)[side][use.operator]
+                if partner < 0 or use.slot >= scope.explicit[use.operator]:
+                    continue
+                pair = (use.operator, partner) if side == 0 else (partner, use.operator)
+                counterparts += [(source, slot[1 - side]) for slot in pairing.slots(*pair) if slot[side] == source]
+        if counterparts and all(source.kind == Kind.WEIGHT for _, source in counterparts):
+            region.constant = True
+            return
+        if counterparts and all(self._equal(side, own, other) for own, other in counterparts):
+            region.duplicate = True
+            return
+        for x in self._neighbours(region, side):
+            if x in changed:
+                y = pairing.to_b[x]
+                region.before.add(x)
+                region.after.add(y)
+                region.kept.add((x, y))
+                self.of[0][x] = self.of[1][y] = region
+                return
+
+    def _equal(self, side: int, own: Source, other: Source) -> bool:
+        """Tell whether `own` is computed a second time on its side, by the partner of the other side's `other`."""
+        if other.kind != Kind.NODE or own.output != other.output:
+            return False
+        twin = (self.pairing.to_a, self.pairing.to_b)[side][other.index]
+        if self._ancestry is None:
+            self._ancestry = tuple(labels.ancestry() for labels in self.pairing.labels)
+        return twin >= 0 and self._ancestry[side][twin] == self._ancestry[side][own.index]
+
+    def _neighbours(self, region: Region, side: int) -> list[int]:
+        """Return paired operators (first side's numbers) whose only business is with this group: those above first."""
+        scope, members = (self.pairing.a, self.pairing.b)[side], region.sides()[side]
+        found = []
+        for source in self.reads(region, side):
+            uses = scope.feeds(source)
+            if source.kind == Kind.NODE and all(use.operator in members for use in uses) and source not in scope.exits:
+                found.append(source.index)
+        given = self.gives(region, side)
+        readers = {use.operator for source in given for use in scope.feeds(source)} - members
+        if len(readers) == 1 and not any(source in scope.exits for source in given):
+            found.extend(readers)
+        if side == 0:
+            return [number for number in found if number not in self.of[0]]
+        return [self.pairing.to_a[number] for number in found if number not in self.of[1]]
+
+
+def new_history(pairing: Pairing, before: set[int], after: set[int]) -> tuple[str, ...]:
+    """Return the steps and rules that touched the operators of one side and not those of the other."""
+    first = {entry for number in before for entry in provenance.history(pairing.a.operators[number])}
+    second = {entry for number in after for entry in provenance.history(pairing.b.operators[number])}
+    ordered = [entry for number in sorted(after) for entry in provenance.history(pairing.b.operators[number])]
+    ordered += [entry for number in sorted(before) for entry in provenance.history(pairing.a.operators[number])]
+    return tuple(dict.fromkeys(entry for entry in ordered if (entry in first) != (entry in second)))

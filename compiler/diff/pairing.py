@@ -1,0 +1,184 @@
+"""Which operator of one graph is which of the other: the pairs found so far, and what speaks for a further one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mopt.diff.labels import Detail, Labels
+from mopt.diff.model import How
+from mopt.diff.prints import Prints, dims
+from mopt.diff.scope import COMMUTATIVE, Kind, Scope, Source
+
+SMALL = 8
+"""Weights with fewer elements (axes, limits, epsilons) say little about which operator reads them."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for and against one pair of operators.
+
+    `agree` counts neighbours already paired with each other in the same slot, `conflict` those paired otherwise;
+    `open` those not yet paired; `alike` is what the two have in common by themselves, `unlike` what differs.
+    """
+
+    agree: float
+    conflict: float
+    open: int
+    alike: float
+    unlike: float
+
+    @property
+    def score(self) -> float:
+        """A number to compare pairs by; no probability."""
+        return 2 * self.agree - 1.5 * self.conflict + self.alike - 0.75 * self.unlike
+
+
+class Pairing:
+    """A partial one-to-one map between the operators of two scopes."""
+
+    def __init__(self, a: Scope, b: Scope, labels: tuple[Labels, Labels], prints: Prints) -> None:
+        self.a, self.b, self.prints, self.labels = a, b, prints, labels
+        self.to_b = [-1] * len(a.operators)
+        self.to_a = [-1] * len(b.operators)
+        self.how: dict[int, How] = {}
+        self.origins: tuple[list[tuple[str, ...]], list[tuple[str, ...]]] | None = None
+
+    def add(self, x: int, y: int, how: How) -> None:
+        """Pair operator `x` of the first scope with `y` of the second."""
+        assert self.to_b[x] < 0 and self.to_a[y] < 0
+        self.to_b[x], self.to_a[y] = y, x
+        self.how[x] = how
+
+    def free(self, x: int, y: int) -> bool:
+        """Tell whether both are unpaired and of one operator type."""
+        return self.to_b[x] < 0 and self.to_a[y] < 0 and self.a.types[x] == self.b.types[y]
+
+    def refined(self, detail: Detail, radius: int) -> tuple[list[int], list[int]]:
+        """Return both sides' labels, coloured by the pairs so far."""
+        return (
+            self.labels[0].refined(detail, radius, self.to_b, range(len(self.to_b))),
+            self.labels[1].refined(detail, radius, self.to_a, self.to_a),
+        )
+
+    def corresponds(self, sa: Source, sb: Source) -> bool:
+        """Tell whether two sources stand for one value (weights: whether both are weights)."""
+        if sa.kind != sb.kind:
+            return False
+        if sa.kind == Kind.NODE:
+            return self.to_b[sa.index] == sb.index and sa.output == sb.output
+        if sa.kind in (Kind.ABSENT, Kind.WEIGHT):
+            return True
+        return self.labels[0].colour(sa) == self.labels[1].colour(sb)
+
+    def slots(self, x: int, y: int) -> list[tuple[Source, Source]]:
+        """Return what two operators read, slot by slot; where order means nothing, aligned by correspondence."""
+        sa = self.a.sources[x][: self.a.explicit[x]]
+        sb = self.b.sources[y][: self.b.explicit[y]]
+        if self.a.types[x] in COMMUTATIVE and len(sa) == len(sb) > 1:
+            sb = self._aligned(sa, sb)
+        width = max(len(sa), len(sb))
+        absent = Source(Kind.ABSENT)
+        return list(zip(sa + [absent] * (width - len(sa)), sb + [absent] * (width - len(sb)), strict=True))
+
+    def evidence(self, x: int, y: int) -> Evidence:
+        """Weigh a pair."""
+        agree = conflict = alike = unlike = 0.0
+        unknown = 0
+        for sa, sb in self.slots(x, y):
+            if sa.kind == Kind.WEIGHT and sb.kind == Kind.WEIGHT:
+                same, weight = self._alike(sa, sb)
+                alike, unlike = alike + same * weight, unlike + (1 - same) * min(weight, 1)
+            elif sa.kind != sb.kind:
+                open_ended = Kind.NODE in (sa.kind, sb.kind) and not self._settled(sa, sb)
+                conflict += 0.25 if open_ended else 0.5
+            elif sa.kind == Kind.ABSENT:
+                continue
+            elif self.corresponds(sa, sb):
+                agree += 1
+            elif sa.kind == Kind.NODE and not self._settled(sa, sb):
+                unknown += 1
+            else:
+                conflict += 1
+        more = self._below(x, y)
+        agree, conflict, unknown = agree + more[0], conflict + more[1], unknown + more[2]
+        attributes_a, attributes_b = self.a.attributes[x], self.b.attributes[y]
+        if attributes_a == attributes_b:
+            alike += 1
+        else:
+            names = attributes_a.keys() | attributes_b.keys()
+            unlike += sum(attributes_a.get(name) != attributes_b.get(name) for name in names)
+        alike += self._provenance(x, y)
+        if self.a.operators[x].name == self.b.operators[y].name:
+            alike += 0.01  # a tie-break only: names alone never pair
+        return Evidence(agree, conflict, unknown, alike, unlike)
+
+    def _below(self, x: int, y: int) -> tuple[float, float, int]:
+        agree = conflict = 0.0
+        unknown = 0
+        outputs = min(len(self.a.operators[x].outputs), len(self.b.operators[y].outputs))
+        for output in range(outputs):
+            sa, sb = Source(Kind.NODE, x, output), Source(Kind.NODE, y, output)
+            wanted = {(use.operator, self.labels[1].slot_key(use)) for use in self.b.feeds(sb)}
+            for use in self.a.feeds(sa):
+                partner = self.to_b[use.operator]
+                if partner < 0:
+                    unknown += 1
+                elif (partner, self.labels[0].slot_key(use)) in wanted:
+                    agree += 1
+                else:
+                    conflict += 1
+            exits_a, exits_b = self.labels[0].exits(sa), self.labels[1].exits(sb)
+            shared = sum(colour in exits_b for colour in exits_a)
+            agree += shared
+            conflict += 0.5 * (len(exits_a) - shared + len(exits_b) - shared)
+        return agree, conflict, unknown
+
+    def _settled(self, sa: Source, sb: Source) -> bool:
+        """Tell whether one of two sources is known to stand for something else."""
+        settled_a = sa.kind != Kind.NODE or self.to_b[sa.index] >= 0
+        settled_b = sb.kind != Kind.NODE or self.to_a[sb.index] >= 0
+        return settled_a or settled_b
+
+    def _alike(self, sa: Source, sb: Source) -> tuple[float, float]:
+        """Return how alike two weights are (0 to 1), and how much that says."""
+        a, b = self.a.weights[sa.index].tensor, self.b.weights[sb.index].tensor
+        elements = max(math.prod(dims(a)), math.prod(dims(b)))
+        weight = 0.5 if elements < SMALL else 2.0
+        if dims(a) != dims(b):
+            return (0.25 if len(dims(a)) == len(dims(b)) else 0.0), weight
+        if not self.labels[0].weights:
+            return float(a.dtype == b.dtype), weight
+        return (1.0 if self.prints.of(a) == self.prints.of(b) else 0.5), weight
+
+    def _provenance(self, x: int, y: int) -> float:
+        if self.origins is None:
+            return 0.0
+        origins_a, origins_b = self.origins[0][x], self.origins[1][y]
+        if not origins_a or not origins_b:
+            return 0.0
+        if origins_a == origins_b:
+            return 3.0
+        return 1.0 if set(origins_a) & set(origins_b) else -4.0
+
+    def _aligned(self, sa: list[Source], sb: list[Source]) -> list[Source]:
+        """Put the second operator's sources in the order of the first's, wherever they correspond."""
+        left = list(sb)
+        found: list[Source | None] = []
+        for source in sa:
+            match = next((other for other in left if self._is(source, other)), None)
+            found.append(match)
+            if match is not None:
+                left.remove(match)
+        for position, source in enumerate(sa):
+            if found[position] is None:
+                kin = next((other for other in left if other.kind == source.kind), left[0])
+                left.remove(kin)
+                found[position] = kin
+        return [source for source in found if source is not None]
+
+    def _is(self, sa: Source, sb: Source) -> bool:
+        if sa.kind == Kind.WEIGHT and sb.kind == Kind.WEIGHT:
+            a, b = self.a.weights[sa.index].tensor, self.b.weights[sb.index].tensor
+            return self.prints.of(a) == self.prints.of(b) if self.labels[0].weights else dims(a) == dims(b)
+        return self.corresponds(sa, sb)
