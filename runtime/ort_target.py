@@ -27,10 +27,12 @@ class OrtTarget(Target):
 
     provider: Literal["cpu", "cuda", "tensorrt"] = option("cpu", help="execution provider")
     threads: int = option(1, minimum=1, help="CPU threads inside one operator")
-    optimize: Literal["none", "basic", "extended", "all"] = option("all", help="onnxruntime's own optimisations at load")
+    optimize: Literal["none", "basic", "extended", "all"] = option(
+        "all", help="onnxruntime's own optimisations at load"
+    )
     provenance: bool = option(False, help="keep in the file which source nodes and steps each node comes from")
     provider_options: Mapping[str, str] = option(
-        factory=dict, help='the provider\'s own options, in onnxruntime\'s words: `{trt_fp16_enable: "1"}`'
+        factory=dict, help="the provider's own options, in onnxruntime's words: `{trt_fp16_enable: \"1\"}`"
     )
 
     def available(self) -> Availability:

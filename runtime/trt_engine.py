@@ -94,14 +94,18 @@ def _facts(
         "outputs": answer["outputs"],
         "profile": {key: list(sizes) for key, sizes in plan.ranges.items()},
         "settings": {key: request[key] for key in ("workspace", "level", "tf32", "timing_cache")},
-        "repeatable": answer["repeatable"] and found.library == "tensorrt_rtx",
+        "fixed_addresses": answer["fixed_addresses"],
     }
 
 
 def _run(place: Path) -> dict[str, Any]:
     # The same environment for every build: its size moves the stack, and with it what the builder hashes by address.
     environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
-    environment |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(_search_path())}
+    environment |= {
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(_search_path()),
+    }
     environment |= {"HOME": str(place), "TMPDIR": str(place)}
     process = subprocess.Popen(
         [sys.executable, "-P", "-s", "-m", "mopt.runtime.trt_build"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from mopt.plugin import option, register
 from mopt.runtime.contract import Artifact, Availability, Target, TargetError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mopt.runtime.contract import Runner
 
 NO_GPU = "no GPU here: built, not timed"
+
+_UNLIMITED: Final = ByteSize(0)
 
 Capability = Literal["sm75", "sm80", "sm86", "sm89", "sm120", "sm121"]
 
@@ -34,12 +36,13 @@ class TrtTarget(Target):
         "fp32", help="networks are strongly typed: fp16 converts the graph to float16 before it is emitted"
     )
     capabilities: tuple[Capability, ...] = option(
-        ("sm80", "sm86", "sm89", "sm120"), help="GPUs to build for ahead of time (`tensorrt_rtx`), by compute capability"
+        ("sm80", "sm86", "sm89", "sm120"),
+        help="GPUs to build for ahead of time (`tensorrt_rtx`), by compute capability",
     )
     profile: Mapping[str, tuple[int, ...]] = option(
         factory=dict, help='sizes of dynamic dimensions: `{N: [1, 1, 8], "x.3": [32, 320, 1280]}` as [min, opt, max]'
     )
-    workspace: ByteSize = option(ByteSize(0), help="most scratch memory of a layer on the GPU; 0: TensorRT's choice")
+    workspace: ByteSize = option(_UNLIMITED, help="most scratch memory of a layer on the GPU; 0: TensorRT's choice")
     level: int = option(3, minimum=0, maximum=5, help="how hard the builder searches")
     tf32: bool = option(False, help="let float32 convolutions and products round to TF32")
     timing_cache: bool = option(False, help="let the builder reuse timings of earlier builds; the engine may then vary")
