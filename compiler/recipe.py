@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from mopt.values import ByteSize, DataRef, Duration, Ratio
+from mopt.values import ByteSize, DataRef, Duration, PythonRef, Ratio
 
 if TYPE_CHECKING:
     from mopt.passes.contract import Pass
@@ -130,7 +130,7 @@ class AppDecl:
     """`app NAME = python("file.py:Class", part=PIPELINE, …)`."""
 
     name: str
-    program: object  # values.PythonRef
+    program: PythonRef
     parts: Mapping[str, str]
     options: Mapping[str, object]
     place: Place

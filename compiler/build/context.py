@@ -36,4 +36,4 @@ class StepContext:
 
     def progress(self, description: str, total: int | None = None) -> AbstractContextManager[Activity]:
         """Open a progress bar."""
-        return self.reporter.activity(description, total)  # type: ignore[return-value]
+        return self.reporter.activity(description, total)

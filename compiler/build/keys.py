@@ -44,7 +44,8 @@ class Keys:
         Raises:
             LocationError: a file it names is not there.
         """
-        extra = {"mopt": mopt.__version__, "code": _implementation(type(plugin)), "seed": self._recipe.seed}
+        cls: type = type(plugin)
+        extra = {"mopt": mopt.__version__, "code": _implementation(cls), "seed": self._recipe.seed}
         return fingerprint(plugin, hashes=self._hashes, extra=extra)
 
     def source(self, source: Any) -> str:

@@ -129,12 +129,19 @@ class Judge:
         ordered = {name: values[name] for e in self.evaluations(pipeline) for name in e.metrics if name in values}
         return Judgement(ordered, "" if can_run or not ordered else ORT)
 
+    def app_evaluations(self, name: str) -> tuple[Evaluate, ...]:
+        """Return the `evaluate` statements that name an app."""
+        return tuple(
+            evaluation
+            for evaluation in self._recipe.evaluations
+            if any(fnmatchcase(name, pattern) for pattern in evaluation.pipelines)
+        )
+
     def app_metrics(self, name: str, runner: Runner, key: str) -> dict[str, float | None]:
-        """Evaluate an app (several models run by one program), which is judged like a pipeline of its name."""
+        """Evaluate an app, on the data of the statements that name it."""
         values: dict[str, float | None] = {}
-        for evaluation in self.evaluations(name):
-            if evaluation.pipelines:
-                values.update(self._run_metrics(runner, evaluation, list(evaluation.metrics), f"app {name}", key))
+        for evaluation in self.app_evaluations(name):
+            values.update(self._run_metrics(runner, evaluation, list(evaluation.metrics), f"app {name}", key))
         return values
 
     def _run_metrics(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -29,17 +29,11 @@ class Reporter(Protocol):
     def line(self, text: str, *, style: str = "") -> None:
         """Leave a line that stays."""
 
-    def activity(self, description: str, total: int | None = None) -> _ActivityContext:
+    def activity(self, description: str, total: int | None = None) -> AbstractContextManager[Activity]:
         """Show an activity while it runs."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-
-
-class _ActivityContext(Protocol):
-    def __enter__(self) -> Activity: ...
-
-    def __exit__(self, *error: object) -> bool | None: ...
 
 
 class SilentReporter:

@@ -161,10 +161,8 @@ def show_diagnostics(result: CheckResult, *, as_json: bool = False) -> None:
 
     from mopt.grammar import render
 
-    text = render(
-        result.diagnostics, result.sources, color=sys.stderr.isatty(), width=shutil.get_terminal_size((100, 24)).columns
-    )
-    print(text, file=sys.stderr)
+    width = shutil.get_terminal_size((100, 24)).columns
+    print(render(result.diagnostics, color=sys.stderr.isatty(), width=width), file=sys.stderr, end="")
 
 
 COMMANDS = (compile_command, plan_command, profile_command)

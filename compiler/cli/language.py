@@ -37,26 +37,25 @@ def check_command(recipes: tuple[Path, ...], settings: tuple[str, ...], as_json:
 @click.option("--diff", "show_diff", is_flag=True, help="Change nothing; print what would change.")
 def fmt_command(recipes: tuple[Path, ...], only_check: bool, show_diff: bool) -> int:
     """Rewrite RECIPES in the canonical layout; comments are kept. `-` reads standard input."""
-    from mopt.grammar import ParseError, format_source, render
+    from mopt.grammar import ParseError, decode, format_source, read, render
     from mopt.store.files import write_atomically
 
     changed, wrong = 0, 0
     for recipe in recipes:
         from_stdin = str(recipe) == "-"
+        source, diagnostics = decode(sys.stdin.buffer.read(), "<stdin>") if from_stdin else read(recipe)
         try:
-            raw = sys.stdin.buffer.read() if from_stdin else recipe.read_bytes()
-            text = format_source(raw, "<stdin>" if from_stdin else str(recipe))
+            if source is None:
+                raise ParseError(diagnostics)
+            text = format_source(source.text, source.path)
         except ParseError as error:
-            print(render(error.diagnostics, error.sources, color=sys.stderr.isatty()), file=sys.stderr)
-            wrong += 1
-            continue
-        except IsADirectoryError:
-            print(f"error: {recipe}: is a folder, not a recipe", file=sys.stderr)
+            print(render(error.diagnostics, color=sys.stderr.isatty()), file=sys.stderr, end="")
             wrong += 1
             continue
         if from_stdin and not (only_check or show_diff):
             sys.stdout.write(text)
             continue
+        raw = source.text.encode() if from_stdin else recipe.read_bytes()
         if text.encode() == raw:
             continue
         changed += 1
@@ -86,10 +85,11 @@ def explain_command(code: str | None, rule: str | None, model: Path | None) -> i
         if path is None:
             raise click.UsageError("--rule needs a model: mopt explain --rule NAME model.onnx")
         from mopt.driver.references import load_reference
+        from mopt.passes.simplify.rules import ALL_RULES
         from mopt.rewrite import explain_rule
 
         try:
-            print(explain_rule(rule, load_reference(path)))
+            print(explain_rule(rule, load_reference(path), ALL_RULES))
         except KeyError as error:
             raise click.UsageError(str(error.args[0])) from error
         return 0
@@ -97,8 +97,8 @@ def explain_command(code: str | None, rule: str | None, model: Path | None) -> i
     from mopt.grammar.codes import CATALOGUE
 
     if code is None:
-        for known in CATALOGUE.values():
-            print(f"{known.code}  {known.title}")
+        for known, title in CATALOGUE.items():
+            print(f"{known}  {title}")
         return 0
     if code.upper() not in CATALOGUE:
         raise click.UsageError(f"no diagnostic has the code `{code}`; `mopt explain` lists them all")

@@ -116,7 +116,7 @@ class _Build:
         self._reporter, self._options = reporter, options
         self._hashes = FileHashes(store.root / "hashes.json")
         keys = Keys(recipe, self._hashes)
-        data = DataAccess(recipe)
+        self._data = data = DataAccess(recipe)
         self._executor = Executor(plan, store, keys, reporter, data.split, output.logs)
         self._judge = Judge(recipe, store, keys, data, reporter)
         self._stopwatch = Stopwatch(recipe.profile, recipe.seed, store, reporter, fresh=options.profile == "always")
@@ -192,7 +192,25 @@ class _Build:
                 baseline=bases.get(name, "") if timed else "",
                 artifact=self._output.publish(target, name, emitted[name]),
             )
-        return list(rows.values())
+        return [*rows.values(), *self._apps(emitter, emitted, rows, can_run=availability.can_run)]
+
+    def _apps(
+        self, emitter: Emitter, emitted: Mapping[str, Emitted], rows: Mapping[str, Row], *, can_run: bool
+    ) -> list[Row]:
+        recipe = self._plan.recipe
+        wanted = {name: app for name, app in recipe.apps.items() if all(part in rows for part in app.parts.values())}
+        if not wanted or not can_run:
+            return []
+        from mopt.build.apps import app_rows
+
+        timed = self._options.profile != "never" and self._profiled(emitter.name)
+        try:
+            return app_rows(wanted, emitter, emitted, rows, self._judge, self._data, recipe.profile, time_them=timed)
+        except (DataError, TargetError, RunError, LocationError) as error:
+            place = str(next(iter(wanted.values())).place)
+            self._reporter.line(f"error: {place}: {error}", style="bold red")
+            failure = Failure("data", str(error), place)
+            return [Row(name, emitter.name, "failed", failure=failure) for name in wanted]
 
     def _static_row(self, target: str, run: PipelineRun) -> Row:
         cost = self._judge.cost(run.result) if run.result else {}

@@ -8,6 +8,7 @@ build/quickstart/
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Mapping
@@ -125,7 +126,7 @@ class Output:
             from rich.console import Console
 
             found = diff(self._store.get_module(before), self._store.get_module(after))
-            console = Console(record=True, width=120, file=_Nowhere(), color_system=None)
+            console = Console(record=True, width=120, file=io.StringIO(), color_system=None)
             render_terminal(found, console)
             record = {"summary": found.summary(), "json": found.to_json(), "text": console.export_text()}
             self._store.put_record("diffs", key, record)
@@ -133,16 +134,6 @@ class Output:
         write_json(folder / f"{label}.json", record["json"], indent=1)
         write_atomically(folder / f"{label}.txt", record["text"].encode())
         return str(record["summary"])
-
-
-class _Nowhere:
-    """A file that forgets; rich wants one to record."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass
 
 
 def _file_name(name: str) -> str:

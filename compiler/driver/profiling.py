@@ -103,8 +103,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             table.add_row(
                 str(batch),
                 letters[name],
-                f"{milliseconds(timing.median * 1e3)} "
-                f"±{milliseconds((timing.high - timing.low) / 2 * 1e3)}",
+                f"{milliseconds(timing.median * 1e3)} ±{milliseconds((timing.high - timing.low) / 2 * 1e3)}",
                 f"{timing.throughput:,.0f}",
                 f"{ratio.value:.3f} ±{(ratio.high - ratio.low) / 2:.3f}" if ratio else "1",
                 ratio.verdict if ratio else "baseline",

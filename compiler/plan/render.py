@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def call_text(operation: Any) -> str:
     """Write a plug-in instance as the recipe would: `prune.magnitude(amount=20%)`; defaults are left out."""
     given = []
-    for option in schema(type(operation)):
+    cls: type = type(operation)
+    for option in schema(cls):
         value = getattr(operation, option.name)
         if option.required or value != option.default:
             given.append(f"{option.name}={value_text(value)}")
