@@ -139,13 +139,13 @@ def conv(editor: Editor, node: ir.Node, limits: Limits) -> str | None:
         return array
     if _int(node, "group", 1) != 1:
         return "it has groups"
-    if array.ndim != 4:
-        return "onnxruntime's ConvInteger takes two spatial axes"
     x, source = node.inputs[0], node.inputs[1]
     assert x is not None and source is not None
     if x.dtype not in (None, FLOAT):
         return "its activation is not float32"
-    found = editor.weight(source, array, (1, 2, 3) if limits.per_channel else (0, 1, 2, 3), "conv")
+    spatial = array.ndim - 2
+    axes = tuple(range(1 if limits.per_channel else 0, array.ndim))
+    found = editor.weight(source, array, axes, "conv")
     quantized, x_scale, x_zero = editor.activation(x, node)
     weight = editor.constant(found.values, f"{source.name}_quantized")
     zero = editor.constant(found.zero_point, "weight_zero_point")
@@ -163,11 +163,11 @@ def conv(editor: Editor, node: ir.Node, limits: Limits) -> str | None:
     if bias is not None:
         content = constant(bias)
         if content is None:
-            target = editor.constant(np.array([1, -1, 1, 1], np.int64), "bias_shape")
+            target = editor.constant(np.array([1, -1, *[1] * spatial], np.int64), "bias_shape")
             (bias,) = editor.insert(node, "Reshape", [bias, target], label=f"{bias.name}_spread")
         else:
-            bias = editor.constant(content.reshape(-1, 1, 1), f"{bias.name}_spread")
-    scale = found.scale.reshape(-1, 1, 1) if limits.per_channel else found.scale.reshape(())
+            bias = editor.constant(content.reshape(-1, *[1] * spatial), f"{bias.name}_spread")
+    scale = found.scale.reshape(-1, *[1] * spatial) if limits.per_channel else found.scale.reshape(())
     _finish(editor, node, product, x_scale, scale, bias)
     return None
 
