@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-CATALOGUE: Final[dict[str, str]] = {
+
+class Code(NamedTuple):
+    """A stable code and what it is about, in a line."""
+
+    code: str
+    title: str
+
+
+_TITLES: Final[dict[str, str]] = {
     # The file
     "E0001": "the recipe does not exist",
     "E0002": "the recipe can't be read",
@@ -71,6 +79,8 @@ CATALOGUE: Final[dict[str, str]] = {
     # Hints
     "E0701": "declared and never used",
 }
+
+CATALOGUE: Final[dict[str, Code]] = {code: Code(code, title) for code, title in _TITLES.items()}
 """Code → what it is about. A code never changes its meaning and is never given out twice."""
 
 
@@ -84,12 +94,3 @@ def explain(code: str) -> str:
     if code not in CATALOGUE:
         raise KeyError(code)
     return (Path(__file__).resolve().parent / "explain" / f"{code}.md").read_text(encoding="utf-8")
-
-
-def headline(code: str) -> str:
-    """Return what a code is about, in a line.
-
-    Raises:
-        KeyError: there is no such code.
-    """
-    return CATALOGUE[code]

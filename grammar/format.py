@@ -14,19 +14,27 @@ from dataclasses import dataclass
 from mopt.grammar import syntax
 from mopt.grammar.diagnostics import ParseError
 from mopt.grammar.parse import parse
-from mopt.grammar.source import Source, Span
+from mopt.grammar.read import decode
+from mopt.grammar.source import Span
 
 WIDTH = 100
 INDENT = "    "
 
 
-def format_source(text: str, path: str = "<text>") -> str:
+def format_source(text: str | bytes, path: str = "<text>") -> str:
     """Return a recipe in the canonical layout, with LF line breaks.
 
+    Args:
+        text: the recipe; bytes must be UTF-8.
+        path: what diagnostics call it.
+
     Raises:
-        ParseError: the text is no recipe.
+        ParseError: it is no recipe.
     """
-    parsed = parse(Source(path, text.removeprefix("\ufeff")))
+    source, faults = decode(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"), path)
+    if source is None:
+        raise ParseError(faults)
+    parsed = parse(source)
     if not parsed.ok:
         raise ParseError(parsed.diagnostics)
     return _Formatter(parsed.tree).text()

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mopt.check.assembly import Assembly
+from mopt.check.loading import load_program
+from mopt.check.report import Report
 from mopt.grammar.diagnostics import Diagnostic
 from mopt.grammar.source import Source
-from mopt.plugin.registry import Registry
+from mopt.plugin.registry import Registry, default_registry
 from mopt.recipe import Recipe
+
+_FOLLOWS_FROM_SYNTAX = ("E0402", "E0408", "E0409", "E0503", "E0701")
+"""What may be due to nothing but a statement that a syntax error swallowed."""
 
 
 @dataclass(frozen=True)
@@ -39,5 +45,16 @@ def check(path: Path, overrides: Mapping[str, str] | None = None, registry: Regi
         path: the recipe file.
         overrides: `--set NAME=VALUE`, by name.
         registry: the plug-ins to check against; those that are installed if None.
+
+    Raises:
+        PluginError: two installed packages bring plug-ins of one name.
     """
-    raise NotImplementedError
+    report = Report()
+    program = load_program(path, report)
+    if program.root is None:
+        return CheckResult(None, report.diagnostics)
+    recipe = Assembly(program, registry or default_registry(), overrides or {}, report).assemble(str(path))
+    diagnostics = report.diagnostics
+    if program.broken:
+        diagnostics = tuple(one for one in diagnostics if one.code not in _FOLLOWS_FROM_SYNTAX)
+    return CheckResult(None if report.failed else recipe, diagnostics, tuple(program.sources))
