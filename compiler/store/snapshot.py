@@ -1,14 +1,16 @@
-"""A module as files: the graph as an ONNX file without weights, each tensor once, named by its content."""
+"""A module as files: the graph as an ONNX file without weights, each tensor once, named by its content.
+
+Tensors are external data whose place is given from the root of the store on.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mopt.store.files import StoreError, storage_errors, write_atomically
+from mopt.store.files import StoreError, read_json, storage_errors, write_atomically, write_json
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,10 +34,35 @@ def save_snapshot(module: Module, snapshots: Path, tensors: Path) -> str:
     _replace_tensors(module.model, lambda tensor: _stored(tensor, tensors))
     data = ir.to_proto(module.model).SerializeToString(deterministic=True)
     digest = hashlib.blake2b(data, digest_size=20).hexdigest()
-    path = snapshots / digest[:2] / f"{digest}.onnx"
-    if not path.is_file():
-        write_atomically(path, data)
+    parts = {Path(tensor.location).name: tensor.length for tensor in _external_tensors(module.model)}
+    # The graph comes last: where it stands, all it refers to stood when it was written.
+    write_json(_listing(snapshots, digest), {"graph": len(data), "tensors": parts})
+    write_atomically(_graph(snapshots, digest), data)
     return digest
+
+
+def is_whole(digest: str, snapshots: Path, tensors: Path) -> bool:
+    """Say whether a snapshot and all its tensors are there, by their sizes; without reading them."""
+    listing = read_json(_listing(snapshots, digest))
+    if not isinstance(listing, dict):
+        return False
+    parts = [(tensors / name[:2] / name, size) for name, size in listing["tensors"].items()]
+    return all(_size(path) == size for path, size in [(_graph(snapshots, digest), listing["graph"]), *parts])
+
+
+def _graph(snapshots: Path, digest: str) -> Path:
+    return snapshots / digest[:2] / f"{digest}.onnx"
+
+
+def _listing(snapshots: Path, digest: str) -> Path:
+    return snapshots / digest[:2] / f"{digest}.json"
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def load_snapshot(digest: str, snapshots: Path, tensors: Path) -> Module:
@@ -48,7 +75,7 @@ def load_snapshot(digest: str, snapshots: Path, tensors: Path) -> Module:
     import onnx_ir as ir
     from mopt.ir.module import Module
 
-    path = snapshots / digest[:2] / f"{digest}.onnx"
+    path = _graph(snapshots, digest)
     with storage_errors(path):
         data = path.read_bytes()
     if hashlib.blake2b(data, digest_size=20).hexdigest() != digest:
@@ -56,9 +83,9 @@ def load_snapshot(digest: str, snapshots: Path, tensors: Path) -> Module:
     proto = onnx.ModelProto()
     proto.ParseFromString(data)
     model = ir.serde.deserialize_model(proto)
-    ir.external_data.set_base_dir(model.graph, path.parent)
+    ir.external_data.set_base_dir(model.graph, tensors.parent)
     for function in model.functions.values():
-        ir.external_data.set_base_dir(function.graph, path.parent)
+        ir.external_data.set_base_dir(function.graph, tensors.parent)
     for tensor in _external_tensors(model):
         blob = tensors / Path(tensor.location).parent.name / Path(tensor.location).name
         if not blob.is_file() or blob.stat().st_size != (tensor.length or 0):
@@ -79,13 +106,13 @@ def _stored(tensor: Any, tensors: Path) -> Any:
         return tensor
     digest = _put_blob(tensor, tensors)
     return ir.ExternalTensor(
-        f"../../tensors/{digest[:2]}/{digest}",
+        f"tensors/{digest[:2]}/{digest}",
         0,
         tensor.nbytes,
         tensor.dtype,
         shape=tensor.shape,
         name=tensor.name or digest,
-        base_dir=tensors.parent / "snapshots" / "00",
+        base_dir=tensors.parent,
     )
 
 
@@ -159,8 +186,3 @@ def _nodes(model: ir.Model) -> Iterator[ir.Node]:
     yield from model.graph.all_nodes()
     for function in model.functions.values():
         yield from function.all_nodes()
-
-
-def disk_usage(folder: Path) -> int:
-    """Return the bytes held by all files below a folder."""
-    return sum(entry.stat().st_size for root, _, names in os.walk(folder) for entry in (Path(root) / n for n in names))

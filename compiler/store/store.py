@@ -59,8 +59,10 @@ class Store:
         return load_snapshot(digest, self.snapshots, self.tensors)
 
     def has_module(self, digest: str) -> bool:
-        """Say whether a snapshot's graph is here."""
-        return (self.snapshots / digest[:2] / f"{digest}.onnx").is_file()
+        """Say whether a snapshot is here, whole; one that lost a file is made anew."""
+        from mopt.store.snapshot import is_whole
+
+        return is_whole(digest, self.snapshots, self.tensors)
 
     def record(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return what was recorded under a key, or None."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from mopt.passes.contract import Context, Pass, PassResult
+from mopt.passes.contract import Context, Pass, PassError, PassResult
 from mopt.plugin import option, register
 from mopt.runtime.contract import Artifact, Availability, Metric, Source, SourceResult, Target
 
@@ -86,3 +87,64 @@ class _State:
 
     def compute(self) -> float:
         return self.value
+
+
+@register("example.slow")
+@dataclass(frozen=True)
+class Slow(Pass):
+    """Add a line to a file, take a while, then change the sign of every weight."""
+
+    log: str = option("", help="Where to write a line when it starts.")
+    seconds: float = option(30.0, help="How long it takes; none if the file `fast` stands beside the log.")
+
+    def run(self, module, context: Context) -> PassResult:
+        import time
+
+        path = Path(self.log)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("started\n")
+        (context.scratch / "half").write_text("half-written", encoding="utf-8")
+        deadline = time.monotonic() + self.seconds
+        with context.progress("waiting", 100) as progress:
+            while time.monotonic() < deadline and not (path.parent / "fast").exists():
+                time.sleep(0.05)
+                progress.advance()
+        return Negate().run(module, context)
+
+
+@register("example.misbehave")
+@dataclass(frozen=True)
+class Misbehave(Pass):
+    """Break one of the rules a pass must keep."""
+
+    how: Literal["raise", "fail", "interface", "invalid", "drift"] = option("raise", help="Which rule.")
+    equivalence = 1e-4
+
+    def run(self, module, context: Context) -> PassResult:
+        import onnx_ir as ir
+
+        if self.how == "raise":
+            raise RuntimeError("something nobody expected")
+        if self.how == "fail":
+            raise PassError("there is nothing to do here", node="product", help="leave this step out")
+        if self.how == "interface":
+            module.graph.outputs[0].name = "z"
+        if self.how == "invalid":
+            node = next(iter(module.graph))
+            node.replace_input_with(0, ir.Value(name="from nowhere"))
+        if self.how == "drift":
+            return Negate().run(module, context)
+        module.touch()
+        return PassResult(module, True)
+
+
+@register("example.dense")
+@dataclass(frozen=True)
+class Dense(Pass):
+    """Fill zeros in again, which an earlier pruning promised would stay."""
+
+    def run(self, module, context: Context) -> PassResult:
+        for weight in module.weights():
+            if weight.is_parameter:
+                weight.replace(weight.numpy() + 1)
+        return PassResult(module, True)

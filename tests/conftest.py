@@ -1,0 +1,47 @@
+"""Fixtures that several parts share."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parent / "plugin" / "example"
+
+
+@pytest.fixture(scope="session")
+def example_site(tmp_path_factory):
+    """The example plug-in package, really built and installed into a folder of its own."""
+    base = tmp_path_factory.mktemp("plugin")
+    source = base / "source"
+    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"))
+    target = base / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(target), str(source)], check=True, capture_output=True)
+    return target
+
+
+@pytest.fixture
+def mopt_command():
+    """Run the command line in a process of its own: `mopt_command(*arguments, cwd=…, sites=…)`."""
+
+    def run(*arguments, cwd=None, sites=(), **extra):
+        environment = environment_with(sites)
+        return subprocess.run(
+            [sys.executable, "-m", "mopt.cli.main", *map(str, arguments)],
+            env=environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            **extra,
+        )
+
+    return run
+
+
+def environment_with(sites):
+    """The environment with folders of installed packages put first on the path, and onnxruntime on one thread."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sites)), "OMP_NUM_THREADS": "1"}
