@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -143,7 +143,7 @@ class _Macs:
         shape = self._sizes.get(node.inputs[-1])
         return (shape[axes[-1]] if shape else None) or 1
 
-    def _shapes(self, values: tuple[ir.Value | None, ...]) -> list[tuple[int, ...] | None]:
+    def _shapes(self, values: Sequence[ir.Value | None]) -> list[tuple[int, ...] | None]:
         found: list[tuple[int, ...] | None] = []
         for value in values:
             shape = self._sizes.get(value) if value is not None else None

@@ -223,7 +223,8 @@ def _evaluate(node: ir.Node, constants: Constants, opset: int) -> np.ndarray[Any
         )  # fmt: skip
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
         fed = {name: value for name, value in zip(names, feeds, strict=True) if value is not None}
-        result = np.asarray(ReferenceEvaluator(model).run(None, fed)[0])
+        results: Any = ReferenceEvaluator(model).run(None, fed)
     except Exception:  # noqa: BLE001  what can't be evaluated stays unknown
         return None
+    result = np.asarray(results[0])
     return result if result.size <= _LARGEST else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from mopt.ir import wire
 from mopt.ir.errors import LoadError
 from mopt.ir.external import ExternalFiles
@@ -46,7 +46,7 @@ def load(path: Path | str, *, infer: bool = True) -> Module:
     buffer = _open(file)
     token = new_token()
     try:
-        skeleton, spans = wire.extract(buffer, _MAPPED_FROM, token)
+        skeleton, spans = wire.extract(memoryview(buffer), _MAPPED_FROM, token)
         proto = onnx.ModelProto.FromString(skeleton)
     except (wire.WireError, RecursionError, DecodeError) as error:
         raise LoadError(f"{file} is {_diagnosis(buffer, error)}") from error
@@ -103,7 +103,7 @@ def _diagnosis(buffer: Buffer, error: Exception | None) -> str:
     for offset, magic, meaning in _SIGNATURES:
         if head[offset:].startswith(magic):
             return f"not an ONNX model but {meaning}"
-    if b"\0" not in head and _is_text(head):
+    if _is_text(head):
         return "a text file, not an ONNX model"
     # An ONNX file starts with its IR version (field 1) and soon names its producer or its graph.
     if head[:1] == b"\x08" and isinstance(error, wire.WireError):
@@ -112,6 +112,8 @@ def _diagnosis(buffer: Buffer, error: Exception | None) -> str:
 
 
 def _is_text(head: bytes) -> bool:
+    if any(byte < 32 and byte not in b"\t\n\r\f" for byte in head):
+        return False
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:

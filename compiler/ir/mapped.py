@@ -96,7 +96,7 @@ def write_tensor(tensor: ir.TensorProtocol, file: Writer) -> int:
     if isinstance(raw, np.ndarray) and raw.flags.c_contiguous and raw.dtype.byteorder != ">" and raw.size:
         plain = tensor.dtype.bitwidth >= 8 or isinstance(tensor, ir.PackedTensor)
         if plain:
-            flat = memoryview(raw.reshape(-1).view(np.uint8))
+            flat = raw.reshape(-1).view(np.uint8).data
             for start in range(0, len(flat), _CHUNK):
                 file.write(flat[start : start + _CHUNK])
             return len(flat)

@@ -96,7 +96,7 @@ def _check_signature(node: ir.Node, schema: OpSchema) -> Iterator[Violation]:
         known = schema.attributes.get(key)
         if known is None:
             yield Violation("operators", f"{node.op_type} has no attribute `{key}`", name)
-        elif int(known.type.value) != int(attribute.type):
+        elif known.type.value != attribute.type.value:  # type: ignore[attr-defined]
             yield Violation("operators", f"attribute `{key}` of {node.op_type} is {attribute.type.name}", name)
     for key, known in schema.attributes.items():
         if known.required and key not in node.attributes:

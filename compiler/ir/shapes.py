@@ -51,7 +51,9 @@ def infer(module: Module) -> Inference:
         outputs = set(module.graph.outputs)
         for value in graph.initializers.values():
             if value.const_value is not None:
-                changed |= _set(value, ir.TensorType(value.const_value.dtype), ir.Shape(value.const_value.shape))
+                changed |= _set(
+                    value, ir.TensorType(value.const_value.dtype), ir.Shape(value.const_value.shape.numpy())
+                )
         for value in _inferable(graph):
             if value in interface or not value.name:
                 continue

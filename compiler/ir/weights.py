@@ -101,7 +101,7 @@ class Weight:
         """Bytes of storage; elements of fewer than 8 bits are packed."""
         tensor = self.tensor
         if tensor.dtype == ir.DataType.STRING:
-            return sum(len(text) for text in tensor.string_data())  # type: ignore[attr-defined]
+            return sum(len(text) for text in tensor.string_data())  # type: ignore[attr-defined, misc]
         return -(-self.size * tensor.dtype.bitwidth // 8)
 
     def numpy(self) -> np.ndarray[Any, Any]:

@@ -85,7 +85,7 @@ def extract(buffer: Buffer, threshold: int, token: str) -> tuple[bytes, list[Spa
         return field.end - field.body >= threshold
 
     parts = _rewrite(view, 0, len(view), "model", wanted, tensor)
-    return b"".join(parts), spans
+    return b"".join(part for part in parts if not isinstance(part, Payload)), spans
 
 
 def splice(skeleton: bytes, lengths: Sequence[int], token: str) -> list[Buffer | Payload]:
