@@ -86,7 +86,8 @@ def _columns(given: Mapping[Any, Any], name: str) -> tuple[Iterable[Any], int]:
     for key, column in columns.items():
         if not hasattr(column, "__getitem__") or not hasattr(column, "__len__") or np.ndim(column) == 0:
             raise DataError(
-                f"`{name}` maps `{key}` to a {type(column).__name__}; columns are arrays whose first axis counts samples"
+                f"`{name}` maps `{key}` to a {type(column).__name__}; "
+                "columns are arrays whose first axis counts samples"
             )
     lengths = {key: len(column) for key, column in columns.items()}
     if len(set(lengths.values())) > 1:
