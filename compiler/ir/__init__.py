@@ -6,13 +6,13 @@ This package imports onnx and onnx_ir; what must start fast imports it inside fu
 from mopt.ir.errors import IRError, LoadError, SaveError
 from mopt.ir.interface import Interface, interface_changes, interface_of
 from mopt.ir.invariant import Violation
-from mopt.ir.load import load
+from mopt.ir.loading import load
 from mopt.ir.module import Module, TensorInfo
 from mopt.ir.proto import from_proto, to_proto
-from mopt.ir.save import save
+from mopt.ir.saving import save
 from mopt.ir.shapes import Inference
 from mopt.ir.text import content_hash, print_module
-from mopt.ir.verify import verify
+from mopt.ir.verification import verify
 from mopt.ir.weights import Weight
 
 __all__ = [
