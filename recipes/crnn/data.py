@@ -20,9 +20,7 @@ def glyphs() -> tuple[dict[int, NDArray[np.float32]], dict[int, NDArray[np.float
     from sklearn.model_selection import train_test_split
 
     bunch = load_digits()
-    halves = train_test_split(
-        bunch.images / 16.0, bunch.target, test_size=0.2, stratify=bunch.target, random_state=0
-    )
+    halves = train_test_split(bunch.images / 16.0, bunch.target, test_size=0.2, stratify=bunch.target, random_state=0)
     train_x, test_x, train_y, test_y = halves
     train, test = (
         {digit: _enlarge(images[labels == digit]) for digit in range(10)}
