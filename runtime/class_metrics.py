@@ -103,7 +103,8 @@ def predicted(scores: Array, count: int, threshold: float) -> Array:
     flat = _two_axes(scores, count)
     if flat.shape[1] == 1:
         return (flat[:, 0] >= threshold).astype(np.int64)
-    return flat.argmax(axis=1)
+    best: Array = flat.argmax(axis=1)
+    return best
 
 
 def _two_axes(scores: Array, count: int) -> Array:

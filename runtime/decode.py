@@ -13,9 +13,7 @@ from mopt.values import LocationError
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
-    from mopt.runtime.metrics import CharacterErrorRate, ExactMatch, WordErrorRate
-
-    TextMetric = CharacterErrorRate | WordErrorRate | ExactMatch
+    from mopt.runtime.metrics import TextMetric
 
 Array = np.ndarray[Any, Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,7 +93,7 @@ def _run(runner: Runner, feeds: Mapping[str, Array], split: Split, first: int, c
     return outputs
 
 
-def _update(name: str, state: MetricState, outputs: Mapping[str, Array], targets: Sequence[Any]) -> None:
+def _update(name: str, state: MetricState, outputs: Mapping[str, Array], targets: Any) -> None:
     try:
         state.update(outputs, targets)
     except DataError as error:

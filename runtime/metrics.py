@@ -38,13 +38,15 @@ class PythonMetric(Metric):
 
 
 @dataclass(frozen=True)
-class _OutputMetric(Metric):
+class OutputMetric(Metric):
+    """Options of metrics over one output."""
+
     output: str = option("", help="the model's output; default: its only or first one")
 
 
 @register("accuracy")
 @dataclass(frozen=True)
-class Accuracy(_OutputMetric):
+class Accuracy(OutputMetric):
     """Share of samples whose class is among the model's `top` best (scikit-learn's accuracy for 1)."""
 
     top: int = option(1, minimum=1, help="right if among this many best classes")
@@ -60,7 +62,7 @@ class Accuracy(_OutputMetric):
 
 @register("f1")
 @dataclass(frozen=True)
-class F1(_OutputMetric):
+class F1(OutputMetric):
     """F1 score of classes (scikit-learn)."""
 
     average: Literal["macro", "micro", "weighted", "binary"] = option("macro", help="over classes")
@@ -76,7 +78,7 @@ class F1(_OutputMetric):
 
 @register("cross_entropy")
 @dataclass(frozen=True)
-class CrossEntropy(_OutputMetric):
+class CrossEntropy(OutputMetric):
     """Mean negative log-likelihood of the right class, in nats."""
 
     goal: ClassVar[Goal] = "min"
@@ -92,7 +94,7 @@ class CrossEntropy(_OutputMetric):
 
 @register("mse")
 @dataclass(frozen=True)
-class MeanSquaredError(_OutputMetric):
+class MeanSquaredError(OutputMetric):
     """Mean squared error over all elements."""
 
     goal: ClassVar[Goal] = "min"
@@ -107,7 +109,7 @@ class MeanSquaredError(_OutputMetric):
 
 @register("cosine")
 @dataclass(frozen=True)
-class Cosine(_OutputMetric):
+class Cosine(OutputMetric):
     """Mean cosine between a sample's output and its target, each flattened."""
 
     def start(self, module: Module | None = None) -> MetricState:
@@ -119,7 +121,7 @@ class Cosine(_OutputMetric):
 
 
 @dataclass(frozen=True)
-class _TextMetric(_OutputMetric):
+class TextMetric(OutputMetric):
     """Options of metrics over text.
 
     An output of text is taken as it is; logits or probabilities `[batch, time, classes]` (`layout=ntc`, or `tnc`)
@@ -138,7 +140,7 @@ class _TextMetric(_OutputMetric):
 
 @register("cer")
 @dataclass(frozen=True)
-class CharacterErrorRate(_TextMetric):
+class CharacterErrorRate(TextMetric):
     """Character error rate over the split: edits by characters of the targets (jiwer).
 
     Without `charset` or `charset_file` the model's own metadata is asked (PP-OCR's `character`).
@@ -155,7 +157,7 @@ class CharacterErrorRate(_TextMetric):
 
 @register("wer")
 @dataclass(frozen=True)
-class WordErrorRate(_TextMetric):
+class WordErrorRate(TextMetric):
     """Word error rate over the split: edits by words of the targets (jiwer)."""
 
     goal: ClassVar[Goal] = "min"
@@ -169,7 +171,7 @@ class WordErrorRate(_TextMetric):
 
 @register("exact")
 @dataclass(frozen=True)
-class ExactMatch(_TextMetric):
+class ExactMatch(TextMetric):
     """Share of samples whose text is right from the first to the last character."""
 
     def start(self, module: Module | None = None) -> MetricState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,6 @@ def _is_column(part: Any) -> bool:
 
 def _counted(items: Iterable[Any], name: str, author: PythonRef | str) -> tuple[Iterable[Any], int]:
     with running(author or name, "while its samples were counted"):
-        if hasattr(items, "__len__"):
+        if isinstance(items, Sized):
             return items, len(items)
         return items, sum(1 for _ in items)

@@ -11,7 +11,7 @@ from mopt.runtime.decode import TextReader, target_texts
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
-    from mopt.runtime.metrics import CharacterErrorRate, ExactMatch, WordErrorRate
+    from mopt.runtime.metrics import TextMetric
 
 Array = np.ndarray[Any, Any]
 
@@ -19,9 +19,7 @@ Array = np.ndarray[Any, Any]
 class ErrorRateState:
     """Keeps texts, and compares them at the end: the rate is of all edits by all characters or words."""
 
-    def __init__(
-        self, metric: CharacterErrorRate | WordErrorRate, module: Module | None, unit: Literal["cer", "wer"]
-    ) -> None:
+    def __init__(self, metric: TextMetric, module: Module | None, unit: Literal["cer", "wer"]) -> None:
         self._metric, self._unit = metric, unit
         self._reader = TextReader.of(metric, module)
         self._read: list[str] = []
@@ -50,7 +48,7 @@ class ErrorRateState:
 class ExactState:
     """Counts texts without an error."""
 
-    def __init__(self, metric: ExactMatch, module: Module | None) -> None:
+    def __init__(self, metric: TextMetric, module: Module | None) -> None:
         self._metric = metric
         self._reader = TextReader.of(metric, module)
         self._right = self._seen = 0

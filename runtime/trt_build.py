@@ -54,7 +54,7 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
 
     trt = importlib.import_module(request["library"])
 
-    class Log(trt.ILogger):  # type: ignore[misc]
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
         """Keeps warnings and errors."""
 
         def __init__(self) -> None:

@@ -55,7 +55,7 @@ class TrtTarget(Target):
         found = find(self.library)
         if found is None:
             return Availability(False, False, missing_reason(self.library), INSTALL)
-        versions = {found.library: found.version}
+        versions: dict[str, str] = {found.library: found.version}
         if not found.can_run:
             return Availability(True, False, NO_GPU, "an NVIDIA GPU and its driver", versions)
         return Availability(True, True, versions=versions)
