@@ -176,15 +176,20 @@ class Judge:
         self, runner: Runner, module: Any, evaluation: Evaluate, names: list[str], text: str
     ) -> dict[str, float | None]:
         from mopt.runtime.evaluate import evaluate
-        from mopt.runtime.splits import validate_split
 
         split = self._data.split(evaluation.data)
-        if module is not None:
-            validate_split(split, module)
         metrics = {name: self._recipe.metrics[name].metric for name in names if name in self._recipe.metrics}
         losses = {name: self._recipe.losses[name].loss for name in names if name not in metrics}
         with self._reporter.activity(f"evaluating {text}", len(split)) as activity:
-            found = evaluate(runner, split, metrics, losses=losses, batch=evaluation.batch, advance=activity.advance)
+            found = evaluate(
+                runner,
+                split,
+                metrics,
+                evaluation.batch,
+                losses=losses,
+                module=module,
+                advance=activity.advance,
+            )
         return {name: _finite(found[name]) for name in names}
 
 

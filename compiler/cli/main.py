@@ -33,14 +33,12 @@ def main() -> NoReturn:
         status = cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):  # click turns the one into the other
+        print("interrupted; finished steps are kept: run the same command to go on", file=sys.stderr)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; finished steps are kept: run the same command to go on", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output left (`mopt show … | head`): nothing is wrong.
         sys.stderr.close()

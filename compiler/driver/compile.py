@@ -20,6 +20,7 @@ from mopt.driver.output import Output
 from mopt.driver.pipelines import PipelineRun, PipelineRunner
 from mopt.driver.targets import Chosen, choose_targets
 from mopt.fingerprint import FileHashes
+from mopt.grammar import render
 from mopt.plan import Plan, make_plan
 from mopt.plugin import Registry, default_registry
 from mopt.report.results import Results
@@ -73,7 +74,7 @@ def compile_recipe(
     registry = registry or default_registry()
     checked = check(path, options.overrides, registry)
     if checked.recipe is None or not checked.ok:
-        raise RecipeError("the recipe has errors", checked)
+        raise RecipeError(f"the recipe has errors:\n{render(checked.diagnostics)}", checked)
     plan = make_plan(checked.recipe)
     chosen = choose_targets(plan.recipe, options.targets, registry)
     names = _selected(plan, options.only)

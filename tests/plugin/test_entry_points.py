@@ -4,8 +4,8 @@ import json
 
 RECIPE = """
 model linear = example(size=6)
-data noise = random(samples=8)
-evaluate(data=noise, metrics=[largest])
+data noise = random(inputs={x: f32[N, 6]}, samples=8, classes=3)
+evaluate(data=noise.test, metrics=[largest])
 pipeline plain = linear { }
 pipeline negated = plain { example.negate(times=3) }
 """
@@ -21,7 +21,17 @@ def test_listed_and_described(example_site, mopt_command):
 def test_compiles_with_its_pass_source_target_and_metric(example_site, mopt_command, tmp_path):
     (tmp_path / "r.mopt").write_text(RECIPE, encoding="utf-8")
     done = mopt_command(
-        "compile", "r.mopt", "--target", "ort", "--target", "example", "--json", "--store", "store", cwd=tmp_path, sites=[example_site]
+        "compile",
+        "r.mopt",
+        "--target",
+        "ort",
+        "--target",
+        "example",
+        "--json",
+        "--store",
+        "store",
+        cwd=tmp_path,
+        sites=[example_site],
     )
     assert done.returncode == 0, done.stderr
     rows = {(row["pipeline"], row["target"]): row for row in json.loads(done.stdout)["rows"]}
