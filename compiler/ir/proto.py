@@ -54,13 +54,29 @@ def to_proto(module: Module, *, provenance: bool = False) -> onnx.ModelProto:
         IRError: it can't be serialised.
     """
     try:
-        proto = ir.serde.serialize_model(module.model)
+        proto = ir.serde.serialize_model(_embedded(module).model)
     except ir.serde.SerdeError as error:
         raise IRError(f"the graph can't be written as ONNX: {root_cause(error)}") from error
     if not provenance:
         strip_proto(proto)
         forget_inferable(proto)
     return proto
+
+
+def _embedded(module: Module) -> Module:
+    """Return the module, or where tensors lie in files a copy whose tensors don't: onnx_ir writes those as references."""
+    if not any(isinstance(weight.tensor, ir.ExternalTensor) for weight in module.weights()):
+        return module
+    copy = module.clone()
+    for weight in copy.weights():
+        tensor = weight.tensor
+        if isinstance(tensor, ir.ExternalTensor):
+            held = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+            if weight.node is None:
+                weight.value.const_value = held
+            else:
+                weight.node.attributes["value"] = ir.AttrTensor("value", held)
+    return copy
 
 
 def _deserialize(proto: onnx.ModelProto) -> ir.Model:

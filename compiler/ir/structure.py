@@ -21,13 +21,17 @@ def check_ssa(module: Module) -> Iterator[Violation]:
         seen: dict[str, ir.Value] = {}
         for graph in nested_graphs(scope):
             for value in graph_values(graph):
-                producer = value.producer()
-                node = (producer.name or "") if producer else ""
-                if not value.name:
-                    yield Violation("ssa", f"graph `{graph.name}` has a value without a name", node)
-                elif value.name in seen:
-                    yield Violation("ssa", f"the name `{value.name}` is defined twice", node)
+                if value.name in seen:
+                    yield Violation("ssa", f"the name `{value.name}` is defined twice", _producer_name(value))
                 seen[value.name or ""] = value
+            for node in graph:
+                if any(not output.name and (output.uses() or output.is_graph_output()) for output in node.outputs):
+                    yield Violation("ssa", "an output that is used has no name", node.name or "")
+
+
+def _producer_name(value: ir.Value) -> str:
+    producer = value.producer()
+    return (producer.name or "") if producer is not None else ""
 
 
 def check_node_names(module: Module) -> Iterator[Violation]:
