@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -143,7 +144,7 @@ class _Rewriter:
         for use in halves:
             use.redirect(copy)
 
-    def _half_tensor(self, value: ir.Value) -> ir.Tensor:
+    def _half_tensor(self, value: ir.Value) -> ir.Tensor[Any]:
         array = constant_of(value)
         assert array is not None
         # Only what bounds a range is beyond it here, and the range's own end bounds it just as well.
@@ -206,7 +207,7 @@ class _Rewriter:
         cast.name = mine
 
 
-def _hold(node: ir.Node, tensor: ir.Tensor) -> None:
+def _hold(node: ir.Node, tensor: ir.Tensor[Any]) -> None:
     for name in ("value", "value_float", "value_floats"):
         node.attributes.pop(name, None)
     node.attributes["value"] = ir.AttrTensor("value", tensor)

@@ -19,7 +19,8 @@ def magnitudes(array: NDArray[Any]) -> NDArray[np.uint32]:
     """Return |x| in single precision as ordered bit patterns, flat. Float64 beyond single precision saturates."""
     with np.errstate(over="ignore"):
         single = np.abs(array.reshape(-1)).astype(np.float32)
-    return single.view(np.uint32)
+    bits: NDArray[np.uint32] = single.view(np.uint32)
+    return bits
 
 
 def smallest(arrays: Sequence[Callable[[], NDArray[Any]]], count: int) -> list[NDArray[np.bool_]]:

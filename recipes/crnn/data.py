@@ -1,10 +1,9 @@
-"""Numbers of three to six handwritten digits, composed from scikit-learn's digits; and the metrics over them."""
+"""Numbers of three to six handwritten digits, composed from scikit-learn's digits."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,8 @@ def _enlarge(images: NDArray[np.float64]) -> NDArray[np.float32]:
     weight = at - low
     rows = images[:, low] * (1 - weight)[None, :, None] + images[:, low + 1] * weight[None, :, None]
     both = rows[:, :, low] * (1 - weight) + rows[:, :, low + 1] * weight
-    return both.astype(np.float32)
+    enlarged: NDArray[np.float32] = both.astype(np.float32)
+    return enlarged
 
 
 def compose(
@@ -72,24 +72,3 @@ def numbers(seed: int = 0, test: int = 400, train: int = 2000) -> dict[str, list
         drawn = (compose(source, random) for _ in range(count))
         splits[name] = [{"image": image, "target": text} for image, text in drawn]
     return {"train": splits["train"], "calib": splits["train"][:256], "test": splits["test"]}
-
-
-def decode(logits: NDArray[Any]) -> list[str]:
-    """Read logits [N, T, 11] greedily: the best class at each step, repeats merged, blanks dropped."""
-    best = logits.argmax(-1)
-    fresh = np.concatenate([np.ones_like(best[:, :1], bool), best[:, 1:] != best[:, :-1]], 1) & (best > 0)
-    return ["".join(str(label - 1) for label in row[keep]) for row, keep in zip(best, fresh, strict=True)]
-
-
-def cer(outputs: Mapping[str, NDArray[Any]], targets: Sequence[str]) -> float:
-    """Character error rate over the split: edits divided by characters."""
-    import jiwer
-
-    (logits,) = outputs.values()
-    return float(jiwer.cer(list(targets), decode(logits)))
-
-
-def exact(outputs: Mapping[str, NDArray[Any]], targets: Sequence[str]) -> float:
-    """Share of numbers read without an error."""
-    (logits,) = outputs.values()
-    return float(np.mean([read == text for read, text in zip(decode(logits), targets, strict=True)]))

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import torch
+from mopt.recipes.crnn.data import compose, glyphs, numbers
+from mopt.recipes.crnn.model import CRNN
+from mopt.runtime.metrics import CharacterErrorRate, ExactMatch
 from safetensors.torch import load_file, save_file
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER))
-from data import cer, compose, exact, glyphs, numbers
-from model import CRNN
-
 STEPS, BATCH, RATE = 2500, 32, 4e-3
 
 
@@ -50,9 +50,9 @@ def train() -> CRNN:
     return model.eval()
 
 
-def to_keras(model: CRNN) -> object:
+def to_keras(model: CRNN) -> Any:
     """Build `keras_model.crnn` and give it the PyTorch weights."""
-    from keras_model import crnn
+    from mopt.recipes.crnn.keras_model import crnn
 
     twin = crnn()
     for index, block in enumerate((model.conv1, model.conv2, model.conv3), 1):
@@ -84,7 +84,10 @@ def main() -> None:
     images, texts = np.stack([sample["image"] for sample in test]), [str(sample["target"]) for sample in test]
     with torch.inference_mode():
         logits = model(torch.from_numpy(images)).numpy()
-    print(f"test: cer {cer({'logits': logits}, texts):.4f}, exact {exact({'logits': logits}, texts):.4f}")
+    for metric in (CharacterErrorRate(charset=("0123456789",)), ExactMatch(charset=("0123456789",))):
+        state = metric.start()
+        state.update({"logits": logits}, texts)
+        print(f"test {metric.name}: {state.compute():.4f}")
     twin = to_keras(model)
     difference = np.abs(np.asarray(twin(images)) - logits).max()
     print(f"Keras against PyTorch: largest difference {difference:.2e}")

@@ -6,16 +6,14 @@ Seeded; about a minute on one core. Needs the extra `torch`.
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from mopt.recipes.digits.data import arrays
+from mopt.recipes.digits.model import DigitNet
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).parent))
-from data import arrays
-from model import DigitNet
 
 EPOCHS, BATCH, RATE = 60, 64, 3e-3
 
