@@ -47,6 +47,8 @@ class OrtTarget(Target):
                 continue
         if not versions:
             return Availability(True, False, "onnxruntime is not installed", "pip install onnxruntime")
+        if self.provider == "cpu":  # it is in every build, and importing onnxruntime costs half a second
+            return Availability(True, True, versions=versions)
         from mopt.runtime.ort import provider_help, provider_problem
 
         problem = provider_problem(self.provider)
