@@ -94,7 +94,7 @@ class Emitter:
                 folder = self._store.put_artifact(key, place)
         except TargetError as error:
             self._reporter.line(f"error: {text}: {error}", style="bold red")
-            return Failure("target", str(error), str(self.declaration.place), error.help or "")
+            return Failure.of(error, str(self.declaration.place))
         self._store.put_record("artifacts", key, record)
         self._reporter.line(f"  emitted {text}  {record['bytes'] / 1024:.0f} KiB")
         return Emitted(key, snapshot, _from_record(folder, record), cached=False)

@@ -16,14 +16,15 @@ class Failure:
     """Why a step, a pipeline or a row has no result.
 
     Attributes:
-        kind: `source`, `pass`, `contract`, `data`, `target`, `storage`, or `bug` (an error nobody expected).
+        kind: `source`, `pass`, `contract`, `data`, `refused` (a target does not take the model), `target` (a target
+            is not there), `storage`, or `bug` (an error nobody expected).
         message: what happened, on which node.
         where: the place in the recipe.
         help: what to do.
         details: the path of a file with the traceback, for a bug.
     """
 
-    kind: Literal["source", "pass", "contract", "data", "target", "storage", "bug"]
+    kind: Literal["source", "pass", "contract", "data", "refused", "target", "storage", "bug"]
     message: str
     where: str = ""
     help: str = ""
@@ -33,6 +34,23 @@ class Failure:
     def exit_status(self) -> int:
         """The exit status that this failure asks for."""
         return {"target": EXIT_TARGET, "bug": EXIT_BUG}.get(self.kind, EXIT_FAILED)
+
+    @staticmethod
+    def of(error: Exception, where: str) -> Failure:
+        """Describe an error that feeding, emitting or running is known to raise."""
+        from mopt.runtime.contract import DataError, TargetError
+        from mopt.store.files import StoreError
+        from mopt.values import LocationError
+
+        help = getattr(error, "help", None) or ""
+        match error:
+            case TargetError(missing=True):
+                return Failure("target", str(error), where, help)
+            case DataError() | LocationError():
+                return Failure("data", str(error), where, help)
+            case StoreError():
+                return Failure("storage", str(error), where, help)
+        return Failure("refused", str(error), where, help)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Stopwatch:
         candidates: Mapping[str, Emitted],
         roots: Mapping[str, str],
         baselines: Mapping[str, str],
-    ) -> dict[str, dict[int, Latency]]:
+    ) -> tuple[dict[str, dict[int, Latency]], dict[str, str]]:
         """Time candidates, one session each, all rounds interleaved.
 
         Args:
@@ -52,7 +52,11 @@ class Stopwatch:
             baselines: for each, the row its ratio refers to.
 
         Returns:
-            For each, latency by batch size. A size that a model does not take is absent.
+            For each, latency by batch size, without the sizes that a model's own batch excludes; and, for those
+            that did not run at some size, why.
+
+        Raises:
+            TargetError: an artifact can't be opened.
         """
         key = digest_of(
             [
@@ -65,10 +69,11 @@ class Stopwatch:
         if known is None:
             known = self._measure(emitter, candidates, roots, baselines)
             self._store.put_record("timings", key, known)
-        return {
-            name: {int(batch): Latency(**latency) for batch, latency in known.get(name, {}).items()}
+        times = {
+            name: {int(batch): Latency(**latency) for batch, latency in known["times"].get(name, {}).items()}
             for name in candidates
         }
+        return times, dict(known["refused"])
 
     def _measure(
         self,
@@ -76,9 +81,10 @@ class Stopwatch:
         candidates: Mapping[str, Emitted],
         roots: Mapping[str, str],
         baselines: Mapping[str, str],
-    ) -> dict[str, dict[str, Any]]:
+    ) -> dict[str, Any]:
         from mopt.runtime.profiler import profile
 
+        refused: dict[str, str] = {}
         found: dict[str, dict[str, Any]] = {name: {} for name in candidates}
         modules = {snapshot: self._store.get_module(snapshot) for snapshot in dict.fromkeys(roots.values())}
         with contextlib.ExitStack() as stack:
@@ -92,12 +98,14 @@ class Stopwatch:
             for batch in self._options.batch:
                 feeds = {}
                 for name, emitted in candidates.items():
-                    with contextlib.suppress(RunError, TargetError):
+                    try:
                         arrays = batch_feeds(modules[roots[name]], batch, self._options.bind, self._seed)
                         if arrays is not None:
                             arrays = _cast(arrays, runners[name], self._store.get_module(emitted.snapshot))
                             runners[name].run(arrays)
                             feeds[name] = arrays
+                    except (RunError, TargetError) as error:
+                        refused[name] = f"batch {batch}: {error}"
                 if not feeds:
                     continue
                 rounds = self._options.runs + self._options.warmup
@@ -113,7 +121,7 @@ class Stopwatch:
                     )
                 for name, timing in timings.items():
                     found[name][str(batch)] = _latency(timing)
-        return found
+        return {"times": found, "refused": refused}
 
 
 def batch_feeds(module: Module, batch: int, bind: Mapping[str, int], seed: int) -> dict[str, Any] | None:

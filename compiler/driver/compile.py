@@ -176,12 +176,13 @@ class _Build:
             emitted[name] = artifact
             rows[name] = self._judged(row, run, artifact, emitter, can_run=availability.can_run)
         bases = self._baselines(emitted)
-        times: dict[str, Any] = {}
+        times: Mapping[str, Any] = {}
+        refused: Mapping[str, str] = {}
         untimed = "" if availability.can_run else availability.reason
         if emitted and availability.can_run and self._options.profile != "never" and self._profiled(target):
             roots = {name: root for name in emitted if (root := self._runner.root(name)) is not None}
             try:
-                times = self._stopwatch.time(emitter, emitted, roots, bases)
+                times, refused = self._stopwatch.time(emitter, emitted, roots, bases)
             except (TargetError, RunError) as error:
                 untimed = str(error)
         for name in emitted:
@@ -189,7 +190,7 @@ class _Build:
             rows[name] = _with(
                 rows[name],
                 latency=timed,
-                untimed=untimed,
+                untimed=untimed or refused.get(name, ""),
                 baseline=bases.get(name, "") if timed else "",
                 artifact=self._output.publish(target, name, emitted[name]),
             )
@@ -210,7 +211,7 @@ class _Build:
         except (DataError, TargetError, RunError, LocationError) as error:
             place = str(next(iter(wanted.values())).place)
             self._reporter.line(f"error: {place}: {error}", style="bold red")
-            failure = Failure("data", str(error), place)
+            failure = Failure.of(error, place)
             return [Row(name, emitter.name, "failed", failure=failure) for name in wanted]
 
     def _static_row(self, target: str, run: PipelineRun) -> Row:
@@ -240,9 +241,9 @@ class _Build:
         try:
             judgement: Judgement = self._judge.metrics(run.pipeline.name, artifact, emitter, can_run=can_run)
         except (DataError, LocationError) as error:
-            failure = Failure("data", str(error), self._evaluation_place(run.pipeline.name))
+            failure = Failure.of(error, self._evaluation_place(run.pipeline.name))
         except (TargetError, RunError) as error:
-            failure = Failure("target", str(error), str(emitter.declaration.place))
+            failure = Failure.of(error, str(emitter.declaration.place))
         else:
             return _with(row, metrics=judgement.metrics, judged_by=judgement.judged_by)
         self._reporter.line(f"error: {failure.where}: {failure.message}", style="bold red")

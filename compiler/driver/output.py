@@ -100,7 +100,7 @@ class Output:
         write_atomically(self.folder / "results.md", markdown_report(results).encode())
         manifest: dict[str, Any] = {
             "recipe": str(Path(plan.recipe.path).absolute()),
-            "store": str(self._store.root),
+            "store": str(self._store.root.parent),
             "pipelines": {},
         }
         for name, run in runs.items():

@@ -100,8 +100,7 @@ class PipelineRunner:
             try:
                 result = self._decide(stop.requirement, run)
             except (DataError, TargetError, RunError, StoreError, LocationError) as error:
-                kind = "data" if isinstance(error, DataError) else "target"
-                run.failure = Failure(kind, str(error), str(stop.requirement.place))  # type: ignore[arg-type]
+                run.failure = Failure.of(error, str(stop.requirement.place))
                 run.status, run.result = "failed", None
                 return run
             run.requirements.append(result)
@@ -162,5 +161,5 @@ class PipelineRunner:
                 root = self.root(measure.pipeline or run.pipeline.name)
                 assert root is not None
                 roots[key] = root
-        found = self._stopwatch.time(self._emitter, candidates, roots, {})
+        found, _ = self._stopwatch.time(self._emitter, candidates, roots, {})
         return {key: next(iter(latencies.values())) for key, latencies in found.items() if latencies}

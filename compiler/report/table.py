@@ -41,7 +41,7 @@ def columns(results: Results) -> tuple[Column, ...]:
         found.append(Column(f"{name} {arrow}".rstrip(), tuple(_metric(row, name) for row in rows)))
     if any(row.requirements for row in rows):
         found.append(Column("require", tuple(_requirements(row) for row in rows), numeric=False))
-    if any(row.status != "ok" for row in rows):
+    if any(row.status not in ("ok", "ended") for row in rows):
         found.append(Column("status", tuple(row.status for row in rows), numeric=False))
     return tuple(found)
 
@@ -96,8 +96,8 @@ def _metric(row: Row, name: str) -> str:
 def _requirements(row: Row) -> str:
     if not row.requirements:
         return ""
-    marks = {True: "held", False: "FAILED", None: "not measured"}
-    return ", ".join(f"{marks[result.held]}: {result.text}" for result in row.requirements)
+    marks = {True: "✓", False: "✗", None: "?"}
+    return " ".join(marks[result.held] for result in row.requirements)
 
 
 def footnotes(results: Results) -> Sequence[str]:
@@ -122,9 +122,9 @@ def footnotes(results: Results) -> Sequence[str]:
     for row in results.rows:
         for result in row.requirements:
             if result.held is False and result.left is not None and result.right is not None:
-                notes.append(f"{row.pipeline}: `{result.text}` failed: {result.left:.6g} against {result.right:.6g}")
+                notes.append(f"✗ {row.pipeline}: `{result.text}`: {result.left:.6g} against {result.right:.6g}")
             elif result.held is not True:
-                notes.append(f"{row.pipeline}: `{result.text}`: {result.reason}")
+                notes.append(f"? {row.pipeline}: `{result.text}`: {result.reason}")
         if row.failure is not None:
             notes.append(f"{row.pipeline}: {row.failure.where}: {row.failure.message}")
         notes.extend(f"{row.pipeline} ({row.target}): {note}" for note in row.notes)

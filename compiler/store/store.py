@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mopt.ir.module import Module
 
 
+FORMAT = "v1"
+"""The layout and the records' fields; raised when either changes, so that no version reads another's records."""
+
+
 def default_root() -> Path:
     """Return where the store is when nothing else is said: `$MOPT_STORE`, else the user's cache folder."""
     if configured := os.environ.get("MOPT_STORE"):
@@ -31,11 +35,11 @@ class Store:
     """A content-addressed store on disk.
 
     Args:
-        root: its folder; made on first use.
+        root: its folder, made on first use; everything lies in a folder of it that is named after the format.
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+        self.root = root.absolute() / FORMAT
         self.snapshots = self.root / "snapshots"
         self.tensors = self.root / "tensors"
         self._artifacts = self.root / "artifacts"

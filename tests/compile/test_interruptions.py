@@ -52,7 +52,7 @@ def wait_for_slow_step(folder, process, lines=1):
 
 def leftovers(folder):
     parts = [p for p in folder.rglob("*") if p.name.startswith(".part-")]
-    return parts + list((folder / "store" / "tmp").iterdir())
+    return parts + list((folder / "store" / "v1" / "tmp").iterdir())
 
 
 def finish(folder, site):
