@@ -162,9 +162,17 @@ def _batch_transpose(node: ir.Node) -> str | None:
         return None
     order = list(node.attributes["perm"].as_ints())
     moved = len(order) > 2 and order[0] != 0 and 0 in order[-2:] and order[:-2] == sorted(order[:-2])
-    if moved and any(usage.node.op_type in ("MatMul", "Gemm") for usage in node.outputs[0].uses()):
+    if moved and _feeds_product(node.outputs[0]):
         return "moves the batch axis in front of a matrix product"
     return None
+
+
+def _feeds_product(value: ir.Value) -> bool:
+    readers = [usage.node for usage in value.uses()]
+    return any(
+        reader.op_type in ("MatMul", "Gemm") or (reader.op_type == "Cast" and _feeds_product(reader.outputs[0]))
+        for reader in readers
+    )
 
 
 def _widen_control(graph: ir.Graph, choice: Choice, wide: set[ir.Value]) -> None:
