@@ -32,10 +32,6 @@ def columns(results: Results) -> tuple[Column, ...]:
         Column("KiB", tuple(kibibytes(row.bytes) for row in rows)),
         Column("zip KiB", tuple(kibibytes(row.compressed) for row in rows)),
     ]
-    for batch in sorted({batch for row in rows for batch in row.latency}):
-        found.append(Column(f"ms, batch {batch}", tuple(_latency(row.latency.get(batch)) for row in rows)))
-        if any(row.latency.get(batch) and row.latency[batch].ratio is not None for row in rows):
-            found.append(Column("× base", tuple(_ratio(row.latency.get(batch)) for row in rows), numeric=True))
     for name in dict.fromkeys(name for row in rows for name in row.metrics):
         arrow = {"min": "↓", "max": "↑"}.get(results.goals.get(name, ""), "")
         found.append(Column(f"{name} {arrow}".rstrip(), tuple(_metric(row, name) for row in rows)))
@@ -43,6 +39,10 @@ def columns(results: Results) -> tuple[Column, ...]:
         found.append(Column("require", tuple(_requirements(row) for row in rows), numeric=False))
     if any(row.status not in ("ok", "ended") for row in rows):
         found.append(Column("status", tuple(row.status for row in rows), numeric=False))
+    for batch in sorted({batch for row in rows for batch in row.latency}):
+        found.append(Column(f"ms, batch {batch}", tuple(_latency(row.latency.get(batch)) for row in rows)))
+        if any(row.latency.get(batch) and row.latency[batch].ratio is not None for row in rows):
+            found.append(Column("× base", tuple(_ratio(row.latency.get(batch)) for row in rows), numeric=True))
     return tuple(found)
 
 
@@ -76,7 +76,7 @@ def _latency(latency: Latency | None) -> str:
     if latency is None:
         return MISSING
     spread = (latency.high - latency.low) / 2
-    return f"{milliseconds(latency.median)} ±{milliseconds(spread)}"
+    return f"{milliseconds(latency.median)} ±{spread:.2g}"
 
 
 def _ratio(latency: Latency | None) -> str:
