@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from mopt.runtime.contract import RunError
-from mopt.runtime.dimensions import Dimension, derived, dynamic_dimensions
+from mopt.runtime.dimensions import Dimension, derived, dimension_key, dynamic_dimensions
 from mopt.runtime.input_roles import input_roles
 from mopt.runtime.inputs import draw
 from mopt.runtime.ort import OrtRunner
@@ -46,7 +46,7 @@ def search(module: Module) -> Iterator[dict[str, int]]:
             return
         yield first
         for candidates in _second(free, batch, ladders, first):
-            second = trial.first(candidates)
+            second = trial.first(sizes for sizes in candidates if sizes != first)
             if second is not None:
                 yield second
                 return
@@ -118,7 +118,7 @@ def _combinations(
 
 def _follows_batch(dimension: Dimension) -> bool:
     """Recurrent state is `[layers, batch, hidden]`: a dynamic axis 1 below a fixed axis 0."""
-    return all(axis == 1 for _, axis in dimension.places) and "." in dimension.key
+    return all(axis == 1 and dimension.key == dimension_key(name, axis, None) for name, axis in dimension.places)
 
 
 def _ladder(module: Module, dimension: Dimension) -> tuple[int, ...]:

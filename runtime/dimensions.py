@@ -1,7 +1,8 @@
 """Dynamic dimensions of a model's inputs: how each is called, and what a set of sizes makes of a shape.
 
 A dimension with a name is known by it wherever it occurs. One without (`None`, or the `?` that some exporters
-write, which does not mean that two of them are equal) is known as `INPUT.AXIS`, for instance `x.2`.
+write, which does not mean that two of them are equal) is known as `INPUT_AXIS`, for instance `x_2`: the name that
+`mopt.ir` gives it when it loads a model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Dimension:
 
 def dimension_key(tensor: str, axis: int, size: int | str | None) -> str:
     """Return what a dynamic dimension of an input is called in a set of sizes."""
-    return size if isinstance(size, str) and size not in _ANONYMOUS else f"{tensor}.{axis}"
+    if isinstance(size, str) and size not in _ANONYMOUS:
+        return size
+    return re.sub(r"\W", "_", tensor) + f"_{axis}"
 
 
 def is_dynamic(size: int | str | None) -> bool:

@@ -127,10 +127,11 @@ class OrtRunner:
             RunError: an input is missing, of the wrong type, or a shape that the model does not accept.
         """
         names = [port.name for port in self._outputs]
+        given = self._given(feeds)
         try:
-            results = self._session.run(names, {name: feeds[name] for name in self._fed(feeds)}, self._quiet)
+            results = self._session.run(names, given, self._quiet)
         except Exception as error:  # onnxruntime raises a family of unrelated types
-            raise RunError(f"{self._misfit(feeds)}{_first_lines(error)}") from error
+            raise RunError(f"{self._misfit(given)}{_first_lines(error)}") from error
         return dict(zip(names, results, strict=True))
 
     def close(self) -> None:
@@ -146,11 +147,11 @@ class OrtRunner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _fed(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Sequence[str]:
+    def _given(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         missing = [port.name for port in self._inputs if port.name not in feeds]
         if missing:
             raise RunError(f"no value for input {', '.join(f'`{name}`' for name in missing)}")
-        return [port.name for port in self._inputs]
+        return {port.name: feeds[port.name] for port in self._inputs}
 
     def _misfit(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> str:
         for port in self._inputs:

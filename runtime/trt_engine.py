@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mopt.runtime.contract import TargetError
-from mopt.runtime.dimensions import dimension_key, is_dynamic
 from mopt.runtime.trt_library import Found
 from mopt.runtime.trt_profile import Plan
 
@@ -46,7 +45,7 @@ def build_engine(
 
     with tempfile.TemporaryDirectory(prefix="mopt-") as scratch:
         place = Path(scratch)
-        files = save(_named_dimensions(module), place / "model.onnx")
+        files = save(module, place / "model.onnx")
         request = {
             "library": found.library,
             "model": "model.onnx",
@@ -163,31 +162,6 @@ def _refusal(found: Found, answer: Mapping[str, Any]) -> TargetError:
     verb = "can't take the model" if answer["stage"] == "parse" else "can't build an engine for it"
     name = "TensorRT" if found.library == "tensorrt" else "TensorRT for RTX"
     return TargetError(f"{name} {answer['library_version']} {verb}: {reasons}")
-
-
-def _named_dimensions(module: Module) -> Module:
-    """Return a copy whose anonymous dynamic dimensions differ by name.
-
-    The parser takes equal names for equal sizes, also the `?` that Paddle writes for every dimension it does not
-    know; a detector's height and width would have to be the same.
-    """
-    import onnx_ir as ir
-
-    copy = module.clone()
-    for value in copy.graph.inputs:
-        if value.is_initializer() or value.shape is None:
-            continue
-        dims: list[int | str] = []
-        for axis, dim in enumerate(value.shape):
-            size = dim if isinstance(dim, int) else dim.value
-            key = dimension_key(value.name or "", axis, size) if is_dynamic(size) else None
-            dims.append(size if key is None else "".join(c if c.isalnum() else "_" for c in key))  # type: ignore[arg-type]
-        value.shape = ir.Shape(dims)
-    for value in copy.graph.outputs:
-        if value.shape is not None:
-            value.shape = ir.Shape([dim if isinstance(dim, int) and dim >= 0 else None for dim in value.shape])
-    copy.touch()
-    return copy
 
 
 def _move(source: Path, target: Path) -> None:

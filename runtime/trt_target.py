@@ -40,7 +40,7 @@ class TrtTarget(Target):
         help="GPUs to build for ahead of time (`tensorrt_rtx`), by compute capability",
     )
     profile: Mapping[str, tuple[int, ...]] = option(
-        factory=dict, help='sizes of dynamic dimensions: `{N: [1, 1, 8], "x.3": [32, 320, 1280]}` as [min, opt, max]'
+        factory=dict, help="sizes of dynamic dimensions: `{N: [1, 1, 8], W: [32, 320, 1280]}` as [min, opt, max]"
     )
     workspace: ByteSize = option(_UNLIMITED, help="most scratch memory of a layer on the GPU; 0: TensorRT's choice")
     level: int = option(3, minimum=0, maximum=5, help="how hard the builder searches")

@@ -1,0 +1,171 @@
+"""The profiler on runners whose times are known: a clock that only they move."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import statistics
+
+import numpy as np
+import pytest
+from mopt.runtime.profiler import Ratio, median_interval, profile
+
+
+class Clock:
+    """Time that passes only when a runner says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.order: list[str] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def runner(self, name, durations):
+        durations = itertools.cycle(durations) if isinstance(durations, list) else durations
+        clock = self
+
+        class Runner:
+            def run(self, feeds):
+                clock.order.append(name)
+                clock.now += next(durations)
+                return {}
+
+        return Runner()
+
+
+def time(clock, runners, **options):
+    return profile(runners, {name: {} for name in runners}, clock=clock, **options)
+
+
+def test_rounds_are_interleaved_and_alternate_their_order():
+    clock = Clock()
+    time(clock, {"a": clock.runner("a", [1.0]), "b": clock.runner("b", [1.0])}, runs=3, warmup=1)
+    assert clock.order == ["a", "b", "b", "a", "a", "b", "b", "a"]
+
+
+def test_warm_up_does_not_count():
+    clock = Clock()
+    found = time(clock, {"a": clock.runner("a", itertools.chain([100.0] * 3, itertools.repeat(2.0)))}, runs=7, warmup=3)
+    assert (found["a"].median, found["a"].low, found["a"].high) == pytest.approx((2.0, 2.0, 2.0))
+    assert found["a"].rounds == 7
+
+
+def test_the_median_is_of_what_was_measured():
+    clock = Clock()
+    durations = [5.0, 1.0, 3.0, 2.0, 100.0]
+    found = time(clock, {"a": clock.runner("a", durations)}, runs=5, warmup=0)["a"]
+    assert found.median == pytest.approx(3.0)
+    assert (found.low, found.high) == pytest.approx((1.0, 100.0)), "five values have no narrower 95 % interval"
+    assert found.confidence == pytest.approx(1 - 2 * 0.5**5)
+
+
+@pytest.mark.parametrize(("count", "rank"), [(6, 1), (10, 2), (20, 6), (50, 18), (100, 40)])
+def test_ranks_of_the_interval_are_those_of_the_tables(count, rank):
+    """Ranks from printed tables of the sign test's 95 % interval for a median (Conover, table A.3)."""
+    low, high, reached = median_interval([float(value) for value in range(1, count + 1)])
+    assert (low, high) == (rank, count + 1 - rank)
+    assert 0.95 <= reached < 0.99
+
+
+def test_the_interval_covers_the_true_median_as_often_as_it_says():
+    rng = random.Random(0)
+    covered = sum(
+        low <= 1.0 <= high
+        for low, high, _ in (median_interval([rng.lognormvariate(0, 0.5) for _ in range(25)]) for _ in range(2000))
+    )
+    assert 0.94 < covered / 2000 < 0.985
+
+
+def drifting(scale, rng):
+    """A machine that slows down twofold while it is measured, with noise of 2 %."""
+    for number in itertools.count():
+        yield scale * (1 + number / 40) * rng.gauss(1, 0.02)
+
+
+def test_a_slowing_machine_hides_no_difference():
+    clock, rng = Clock(), random.Random(1)
+    runners = {"old": clock.runner("old", drifting(1.0, rng)), "new": clock.runner("new", drifting(0.9, rng))}
+    found = time(clock, runners, runs=40, warmup=0, baselines="old")
+    assert found["new"].high > found["old"].low, "the plain intervals overlap"
+    ratio = found["new"].ratio
+    assert ratio.value == pytest.approx(0.9, rel=0.02)
+    assert ratio.low < 0.9 < ratio.high
+    assert ratio.verdict == "faster"
+
+
+def test_equal_candidates_are_no_different_mostly():
+    verdicts = []
+    for seed in range(100):
+        clock, rng = Clock(), random.Random(seed)
+        noisy = [rng.gauss(1, 0.1) for _ in range(1000)]
+        runners = {name: clock.runner(name, iter(noisy[at::2])) for at, name in enumerate(("a", "b"))}
+        verdicts.append(time(clock, runners, runs=20, warmup=0, baselines={"b": "a"})["b"].ratio.verdict)
+    assert verdicts.count("no difference") >= 90
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.8, 0.9, "faster"), (1.1, 1.2, "slower"), (0.9, 1.1, "no difference")]
+)
+def test_the_verdict_is_the_intervals(low, high, verdict):
+    assert Ratio("base", (low + high) / 2, low, high).verdict == verdict
+
+
+def test_the_baseline_has_no_ratio_to_itself():
+    clock = Clock()
+    runners = {name: clock.runner(name, [1.0]) for name in "ab"}
+    found = time(clock, runners, runs=6, baselines={"a": "a", "b": "a"})
+    assert found["a"].ratio is None
+    assert found["b"].ratio.baseline == "a"
+
+
+def test_throughput_is_of_samples():
+    clock = Clock()
+    assert time(clock, {"a": clock.runner("a", [0.5])}, runs=3, batch=8)["a"].throughput == pytest.approx(16)
+
+
+def test_a_runner_that_times_itself_is_believed():
+    clock = Clock()
+
+    class Device:
+        def run(self, feeds):
+            pytest.fail("run is not what is timed")
+
+        def timed(self, feeds):
+            return 0.25
+
+    assert time(clock, {"gpu": Device()}, runs=3)["gpu"].median == 0.25
+
+
+def test_feeds_go_to_their_candidate_and_progress_is_told():
+    seen, rounds = {}, []
+
+    class Runner:
+        def __init__(self, name):
+            self.name = name
+
+        def run(self, feeds):
+            seen[self.name] = feeds["x"]
+            return {}
+
+    feeds = {name: {"x": np.array(at)} for at, name in enumerate("ab")}
+    profile({name: Runner(name) for name in "ab"}, feeds, runs=2, warmup=1, advance=lambda: rounds.append(1))
+    assert (seen["a"], seen["b"]) == (0, 1)
+    assert len(rounds) == 3
+
+
+def test_mistakes_are_refused():
+    clock = Clock()
+    with pytest.raises(ValueError, match="at least one run"):
+        time(clock, {}, runs=0)
+    with pytest.raises(ValueError, match="`a` can't be compared with `z`"):
+        time(clock, {"a": clock.runner("a", [1.0])}, baselines={"a": "z"})
+
+
+def test_json_says_everything():
+    clock = Clock()
+    runners = {"a": clock.runner("a", [2.0]), "b": clock.runner("b", [1.0])}
+    written = json.loads(json.dumps(time(clock, runners, runs=8, baselines="a")["b"].to_json()))
+    assert written["median"] == statistics.median([1.0])
+    assert written["ratio"] == {"baseline": "a", "value": 0.5, "low": 0.5, "high": 0.5, "verdict": "faster"}
