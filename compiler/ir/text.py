@@ -26,6 +26,8 @@ from mopt.ir.weights import constant_tensor, is_constant
 
 _INLINE = 8
 
+_LARGEST_F32 = float(np.finfo(np.float32).max)
+
 
 def print_module(module: Module, *, names: bool = False, provenance: bool = False) -> str:
     """Return the text form.
@@ -112,7 +114,7 @@ def _tensor(tensor: ir.TensorProtocol | None) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return nested lists of Python numbers, floats shortened to what float32 can tell apart."""
+    """Return nested lists of Python numbers, floats as short as can be."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, bool | int | complex):
@@ -121,7 +123,11 @@ def _plain(value: object) -> object:
 
 
 def _short(number: float) -> float:
-    return float(f"{number:.9g}")
+    """Return the shortest number that is the same in float32, if it is a float32 at all."""
+    if number != number or abs(number) > _LARGEST_F32:
+        return number
+    narrow = np.float32(number)
+    return float(str(narrow)) if float(narrow) == number else number
 
 
 def _attribute(attribute: ir.Attr) -> str:

@@ -29,18 +29,18 @@ module opset 17, own 1
 graph main(x: f32[N, 3, H, W], c: bool[]) -> (y: f32[1, 1, 1, 1], z: i64[2]) {
   w: f32[2, 3, 1, 1] = weight [[[[1.0]], [[2.0]], [[3.0]]], [[[4.0]], [[5.0]], [[6.0]]]]
   large: f32[10] = weight #e1416c08
-  third: f32[] = weight 0.333333343
+  third: f32[] = weight 0.33333334
   a: f32[N, 2, unk__0, unk__1] = Conv(x, w) {auto_pad='SAME_UPPER', strides=[2, 2]}
   b: f32[N, 2, unk__0, unk__1] = Clip(a, _, third)
   d: f32[N, 2, unk__0, unk__1], m: bool[N, 2, unk__0, unk__1] = Dropout(b)
   e: f32[N, 2, unk__0, unk__1] = If(c)
-    then_branch() -> (r: f32[N, 2, unk__0, unk__1]) {
-      r: f32[N, 2, unk__0, unk__1] = LeakyRelu(d) {alpha=0.1}
-    }
     else_branch() -> (s: f32[N, 2, unk__0, unk__1]) {
       s: f32[N, 2, unk__0, unk__1] = own::F(d) {alpha=2.0}
     }
-  y: f32[1, 1, 1, 1] = ReduceSum(e, _)
+    then_branch() -> (r: f32[N, 2, unk__0, unk__1]) {
+      r: f32[N, 2, unk__0, unk__1] = LeakyRelu(d) {alpha=0.1}
+    }
+  y: f32[1, 1, 1, 1] = ReduceSum(e)
   z: i64[2] = constant [1, -1]
 }
 function own::F<alpha>(p: ?[…]) -> (q: ?[…]) {
