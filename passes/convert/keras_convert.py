@@ -27,9 +27,6 @@ def convert_keras(source: KerasSource, scratch: Path, seed: int, phase: Callable
     phase("importing tensorflow")
     tf_convert.start(seed)
     reference = source.model
-    if isinstance(reference, Location) and ".py:" in reference.text:
-        file, _, attribute = reference.text.rpartition(":")
-        reference = PythonRef(Location(file, reference.base), attribute)
     phase("loading the model")
     notes: list[str] = []
     if isinstance(reference, PythonRef):
@@ -138,8 +135,6 @@ def _from_file(path: Path) -> Any:
 
 
 def _load_weights(model: Any, path: Path) -> list[str]:
-    import keras
-
     name = path.name
     try:
         if path.suffix == ".keras":
@@ -159,7 +154,6 @@ def _load_weights(model: Any, path: Path) -> list[str]:
         raise SourceError(
             f"{name} does not fit the model: {text[:400]}\n  the model's first weights: {shapes}"
         ) from error
-    del keras
     return []
 
 

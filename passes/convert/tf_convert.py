@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ def start(seed: int) -> None:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     tf.config.set_visible_devices([], "GPU")
     tf.keras.utils.set_random_seed(seed % 2**31)
+    _order_sets_of_nodes()
 
 
 def convert_function(
@@ -163,6 +165,21 @@ def check_spec(what: str, declared: Spec, own: Spec) -> Spec:
         ):
             raise SourceError(f"`{what}`: input `{name}` is declared {mine}, but the model takes {kind}")
     return {name: declared[name] for name, _ in pairs}
+
+
+def _order_sets_of_nodes() -> None:
+    """Make tf2onnx deterministic: it walks sets of nodes, whose order follows their addresses in memory.
+
+    Which of two equal nodes survives, and so the names in the graph, would differ from run to run.
+    """
+    from tf2onnx.graph import Node
+
+    serial = itertools.count()
+
+    def number(node: Any) -> int:
+        return int(node.__dict__.setdefault("_mopt_serial", next(serial)))
+
+    Node.__hash__ = number
 
 
 def _attempt(run: Callable[[Mapping[str, Any]], Arrays], feeds: Mapping[str, Any]) -> None:

@@ -48,9 +48,6 @@ def load_torch(source: TorchSource, phase: Callable[[str], None]) -> tuple[Loade
         SourceError: it can't be loaded, or its weights don't fit.
     """
     reference = source.model
-    if isinstance(reference, Location) and ".py:" in reference.text:
-        file, _, attribute = reference.text.rpartition(":")
-        reference = PythonRef(Location(file, reference.base), attribute)
     notes: list[str] = []
     program = None
     if isinstance(reference, PythonRef):

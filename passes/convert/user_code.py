@@ -39,12 +39,15 @@ def load_attribute(reference: PythonRef) -> Any:
     sys.modules[name] = module
     with blamed(f"`{reference.file}`", path.parent):
         spec.loader.exec_module(module)
-    if not hasattr(module, reference.attribute):
-        known = [key for key in vars(module) if not key.startswith("_")]
-        close = difflib.get_close_matches(reference.attribute, known, n=1)
-        hint = f"; did you mean `{close[0]}`?" if close else f"; it has {_listed(_own_names(module))}"
-        raise SourceError(f"`{reference.file}` has no `{reference.attribute}`{hint}")
-    return getattr(module, reference.attribute)
+    found: Any = module
+    for part in reference.attribute.split("."):
+        if not hasattr(found, part):
+            known = [key for key in dir(found) if not key.startswith("_")]
+            close = difflib.get_close_matches(part, known, n=1)
+            hint = f"; did you mean `{close[0]}`?" if close else f"; it has {_listed(_own_names(module))}"
+            raise SourceError(f"`{reference.file}` has no `{reference.attribute}`{hint}")
+        found = getattr(found, part)
+    return found
 
 
 def resolve(reference: PythonRef) -> Path:
