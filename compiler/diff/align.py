@@ -16,8 +16,8 @@ _MAX_CELLS = 250_000
 """Table cells of one alignment; larger groups are left as they are."""
 
 
-def inside_groups(pairing: Pairing, *, in_order: bool) -> Iterator[tuple[int, int]]:
-    """Propose pairs, most certain first; what is proposed later may have been paired meanwhile."""
+def inside_groups(pairing: Pairing, *, in_order: bool) -> Iterator[tuple[int, int, Detail]]:
+    """Propose pairs, with the detail in which they are alike; earlier ones may have taken what a later one names."""
     for region in Regions(pairing, set()).all:
         before, after = sorted(region.before), sorted(region.after)
         if not before or not after:
@@ -25,10 +25,8 @@ def inside_groups(pairing: Pairing, *, in_order: bool) -> Iterator[tuple[int, in
         for detail in (Detail.SHAPES, Detail.TYPES):
             first, second = (side.first(detail) for side in pairing.labels)
             keys_a, keys_b = [first[x] for x in before], [second[y] for y in after]
-            if in_order:
-                yield from _in_order(before, after, keys_a, keys_b)
-            else:
-                yield from _alone(before, after, keys_a, keys_b)
+            found = _in_order if in_order else _alone
+            yield from ((x, y, detail) for x, y in found(before, after, keys_a, keys_b))
 
 
 def _alone(before: list[int], after: list[int], first: list[int], second: list[int]) -> Iterator[tuple[int, int]]:

@@ -68,19 +68,16 @@ class Regions:
         region_b = self.of[1].get(sb.index) if sb.kind == Kind.NODE else None
         if region_a is not None and region_a is region_b:
             return True
-        if region_a is not None and not region_a.after - {y for _, y in region_a.kept}:
-            return (
-                sb.kind == Kind.WEIGHT
-                or self._equal(0, sa, sb)
-                or any(self.pairing.corresponds(source, sb) for source in self.reads(region_a, 0))
-            )
-        if region_b is not None and not region_b.before - {x for x, _ in region_b.kept}:
-            return (
-                sa.kind == Kind.WEIGHT
-                or self._equal(1, sb, sa)
-                or any(self.pairing.corresponds(sa, source) for source in self.reads(region_b, 1))
-            )
-        return False
+        if region_a is not None and self._bypassed(region_a, 0, sa, sb):
+            return True
+        return region_b is not None and self._bypassed(region_b, 1, sb, sa)
+
+    def _bypassed(self, region: Region, side: int, inside: Source, other: Source) -> bool:
+        """Tell whether `other` is what a group reads, a constant in its place, or the same computed elsewhere."""
+        if other.kind == Kind.WEIGHT:
+            return not region.sides()[1 - side] or region.constant
+        pairs = ((source, other) if side == 0 else (other, source) for source in self.reads(region, side))
+        return self._equal(side, inside, other) or any(self.pairing.corresponds(*pair) for pair in pairs)
 
     def reads(self, region: Region, side: int) -> list[Source]:
         """Return what a group reads from outside on one side, weights left out, each once."""

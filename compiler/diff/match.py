@@ -20,6 +20,7 @@ from mopt.diff.labels import Detail, Interner, Labels
 from mopt.diff.model import How
 from mopt.diff.pairing import SMALL, Evidence, Pairing
 from mopt.diff.prints import Prints, dims
+from mopt.diff.refine import Refiner
 from mopt.diff.scope import Kind, Scope, Source
 from mopt.ir import provenance
 
@@ -52,12 +53,14 @@ class Matcher:
         self._spread(Detail.CONTENTS)
         for detail, radius in _SCHEDULE:
             if not self._left():
-                return self.pairing
+                break
             self._anchors(*self.pairing.refined(detail, radius), detail)
         self._seed()
         self._spread(None)
         for in_order in (False, True):
             self._inside_groups(in_order=in_order)
+        if Refiner(self.pairing).run():
+            self._inside_groups(in_order=True)
         return self.pairing
 
     def _left(self) -> bool:
@@ -114,11 +117,11 @@ class Matcher:
         found = True
         while found and self._left():
             found = False
-            for x, y in list(inside_groups(self.pairing, in_order=in_order)):
+            for x, y, detail in list(inside_groups(self.pairing, in_order=in_order)):
                 if not self.pairing.free(x, y):
                     continue
                 evidence = self.pairing.evidence(x, y)
-                if evidence.conflict <= evidence.agree + evidence.alike:
+                if detail == Detail.SHAPES or evidence.conflict <= evidence.agree + evidence.alike:
                     self._pair(x, y, "structure")
                     found = True
             self._offer_again()

@@ -427,10 +427,21 @@ class Diff:
         return summary(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the diff as JSON-ready values, in the schema of `mopt.diff.schema.json_schema`."""
+        """Return the diff as JSON-ready values, in the schema of `mopt.diff.encode.json_schema`."""
         from mopt.diff.encode import encode_diff
 
         return encode_diff(self)
+
+    @staticmethod
+    def from_json(document: Any) -> Diff:
+        """Read back what `to_json` gave.
+
+        Raises:
+            ValueError: it is no diff, or of another version.
+        """
+        from mopt.diff.encode import decode_diff
+
+        return decode_diff(document)
 
 
 def _swapped(changes: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mopt.diff.labels import Detail, Labels
 from mopt.diff.model import How
 from mopt.diff.prints import Prints, dims
-from mopt.diff.scope import COMMUTATIVE, Kind, Scope, Source
+from mopt.diff.scope import COMMUTATIVE, Kind, Scope, Source, Use
 
 SMALL = 8
 """Weights with fewer elements (axes, limits, epsilons) say little about which operator reads them."""
+
+
+_FAR = 16
+"""Unpaired operators that are looked through, at most."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Pairing:
             elif sa.kind == Kind.NODE and not self._settled(sa, sb):
                 unknown += 1
             else:
-                conflict += 1
+                conflict += self._weight_of_conflict(sa, sb)
         more = self._below(x, y)
         agree, conflict, unknown = agree + more[0], conflict + more[1], unknown + more[2]
         attributes_a, attributes_b = self.a.attributes[x], self.b.attributes[y]
@@ -127,12 +132,29 @@ class Pairing:
                 elif (partner, self.labels[0].slot_key(use)) in wanted:
                     agree += 1
                 else:
-                    conflict += 1
+                    conflict += self._weight_of_conflict(sa, self._read_instead(use, partner))
             exits_a, exits_b = self.labels[0].exits(sa), self.labels[1].exits(sb)
             shared = sum(colour in exits_b for colour in exits_a)
             agree += shared
             conflict += 0.5 * (len(exits_a) - shared + len(exits_b) - shared)
         return agree, conflict, unknown
+
+    def _read_instead(self, use: Use, partner: int) -> Source:
+        """Return what an operator's partner reads in the slot of `use`."""
+        sources = self.b.sources[partner]
+        return sources[use.slot] if use.slot < len(sources) else Source(Kind.ABSENT)
+
+    def _weight_of_conflict(self, sa: Source, sb: Source) -> float:
+        """Return less where operators that came or went explain why two slots read something else."""
+        free_a = sa.kind == Kind.NODE and self.to_b[sa.index] < 0
+        free_b = sb.kind == Kind.NODE and self.to_a[sb.index] < 0
+        if free_a and free_b:
+            return 0.5
+        if free_a:
+            return 0.25 if any(self.corresponds(above, sb) for above in _above(self.a, self.to_b, sa)) else 1.0
+        if free_b:
+            return 0.25 if any(self.corresponds(sa, above) for above in _above(self.b, self.to_a, sb)) else 1.0
+        return 1.0
 
     def _settled(self, sa: Source, sb: Source) -> bool:
         """Tell whether one of two sources is known to stand for something else."""
@@ -182,3 +204,16 @@ class Pairing:
             a, b = self.a.weights[sa.index].tensor, self.b.weights[sb.index].tensor
             return self.prints.of(a) == self.prints.of(b) if self.labels[0].weights else dims(a) == dims(b)
         return self.corresponds(sa, sb)
+
+
+def _above(scope: Scope, pairs: Sequence[int], source: Source) -> Iterator[Source]:
+    """Yield what a value is made of, seen through the unpaired operators right above it."""
+    waiting, seen = [source], {source.index}
+    while waiting and len(seen) <= _FAR:
+        for above in scope.sources[waiting.pop().index]:
+            if above.kind == Kind.NODE and pairs[above.index] < 0:
+                if above.index not in seen:
+                    seen.add(above.index)
+                    waiting.append(above)
+            elif above.kind != Kind.WEIGHT:
+                yield above

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mopt.diff.model import Diff
-
-MINUS = "−"
+from mopt.diff.model import Diff, Group
+from mopt.show.quantities import MINUS, change, plural
 
 
 def summary(diff: Diff) -> str:
@@ -20,47 +19,38 @@ def _parts(diff: Diff) -> list[str]:
     parts: list[str] = []
     removed, added = (sum(map(_size, groups)) for groups in (diff.removed, diff.added))
     if removed or added:
-        counts = [f"{MINUS}{removed}"] * bool(removed) + [f"+{added}"] * bool(added)
-        parts.append(f"{' '.join(counts)} {'node' if removed + added == 1 else 'nodes'}")
-    if diff.replaced:
-        parts.append(f"{len(diff.replaced)} replaced")
-    attributes = sum(bool(change.attributes) for change in diff.changed)
-    rewired = sum(bool(change.rewired) for change in diff.changed)
+        parts.append(f"{_signed(removed, added)} {'node' if removed + added == 1 else 'nodes'}")
+    parts += [f"{len(diff.replaced)} replaced"] * bool(diff.replaced)
+    attributes = sum(bool(item.attributes) for item in diff.changed)
     parts += [f"{attributes} with other attributes"] * bool(attributes)
+    rewired = sum(bool(item.rewired) for item in diff.changed)
     parts += [f"{rewired} rewired"] * bool(rewired)
+    parts += [plural(len(diff.weights), "weight")] * bool(diff.weights)
     parts += [plural(len(diff.values), "value type")] * bool(diff.values)
-    weights = len(diff.weights) + len(diff.weights_added) + len(diff.weights_removed)
-    parts += [plural(weights, "weight")] * bool(weights)
     parts += [plural(len(diff.interface), "interface change")] * bool(diff.interface)
-    parts += [f"{sum(diff.moved)} weights stored elsewhere"] * bool(sum(diff.moved))
-    parts += [plural(len(diff.properties), "property", "properties")] * bool(diff.properties)
     for name, before, after in (
         ("MACs", diff.before.macs, diff.after.macs),
         ("parameters", diff.before.parameters, diff.after.parameters),
-        ("weights", diff.before.bytes, diff.after.bytes),
+        ("bytes", diff.before.bytes, diff.after.bytes),
     ):
-        change = percentage(before, after)
-        if change:
-            parts.append(f"{name if name != 'weights' else 'bytes'} {change}")
+        percent = change(before, after)
+        parts += [f"{name} {percent}"] * bool(percent)
+    return parts or _minor_parts(diff)
+
+
+def _minor_parts(diff: Diff) -> list[str]:
+    """Return what is worth a word only where nothing else changed."""
+    parts: list[str] = []
+    if diff.weights_added or diff.weights_removed:
+        parts.append(f"{_signed(len(diff.weights_removed), len(diff.weights_added))} weights")
+    parts += [f"{plural(sum(diff.moved), 'weight')} stored elsewhere"] * bool(sum(diff.moved))
+    parts += [plural(len(diff.properties), "property", "properties")] * bool(diff.properties)
     return parts
 
 
-def percentage(before: int, after: int) -> str:
-    """Return `−31%`; nothing where the two are equal or nothing was there before."""
-    if before == after or not before:
-        return ""
-    share = 100 * (after - before) / before
-    digits = f"{abs(share):.0f}" if abs(share) >= 1 else f"{abs(share):.2g}"
-    return f"{MINUS if share < 0 else '+'}{digits}%"
+def _signed(removed: int, added: int) -> str:
+    return " ".join([f"{MINUS}{removed:,}"] * bool(removed) + [f"+{added:,}"] * bool(added))
 
 
-def plural(count: int, one: str, many: str = "") -> str:
-    """Return a count with its noun."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def _size(group: object) -> int:
-    from mopt.diff.model import Group
-
-    assert isinstance(group, Group)
+def _size(group: Group) -> int:
     return sum(1 + operator.nested for operator in (group.before or group.after))
