@@ -29,6 +29,8 @@ def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
         return None
     producer = value.producer()
     if producer is not None:
+        if producer.op_type != "Constant":
+            return None
         return constant_tensor(producer) if is_constant(producer) else None
     if value.is_initializer() and not value.is_graph_input():
         return value.const_value

@@ -7,6 +7,7 @@ wrong ones behind.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -83,19 +84,16 @@ class Symbolic:
 
     def infer(self, node: ir.Node) -> None:
         """Derive the outputs of one node from its inputs."""
-        from mopt.rewrite.symbolic_content import CONTENTS
-        from mopt.rewrite.symbolic_layout import LAYOUT
-        from mopt.rewrite.symbolic_spatial import SPATIAL
-
         if node.domain not in ("", "ai.onnx"):
             return
-        handler = LAYOUT.get(node.op_type) or SPATIAL.get(node.op_type)
+        shapes, contents = _handlers()
+        handler = shapes.get(node.op_type)
         if handler is not None:
             for output, shape in zip(node.outputs, handler(self, node), strict=False):
                 self._shapes[output] = shape
         elif node.op_type == "If":
             self._infer_if(node)
-        reader = CONTENTS.get(node.op_type)
+        reader = contents.get(node.op_type)
         if reader is not None and node.outputs:
             content = reader(self, node)
             if content is not None and content.size <= MAX_CONTENT:
@@ -160,6 +158,16 @@ class Symbolic:
         # Exporters write "?" and "-1" for dimensions that have nothing in common: only a real name is one symbol.
         name = size.value
         return symbol(name) if name and name.replace(".", "_").isidentifier() else self.fresh()
+
+
+@functools.cache
+def _handlers() -> tuple[dict[str, ShapeHandler], dict[str, ContentHandler]]:
+    # The handlers' modules import this one.
+    from mopt.rewrite.symbolic_content import CONTENTS
+    from mopt.rewrite.symbolic_layout import LAYOUT
+    from mopt.rewrite.symbolic_spatial import SPATIAL
+
+    return {**LAYOUT, **SPATIAL}, CONTENTS
 
 
 def _constant_content(value: ir.Value) -> Content | None:

@@ -204,9 +204,7 @@ _LARGEST_TWIN = 4 << 20
 """Bytes up to which initializers are compared: reading every weight of a large model costs more than it saves."""
 
 
-def _find_twins(
-    graph: ir.Graph, outer: dict[tuple[Any, ...], list[ir.Value]], twins: dict[ir.Value, ir.Value]
-) -> None:
+def _find_twins(graph: ir.Graph, outer: dict[tuple[Any, ...], list[ir.Value]], twins: dict[ir.Value, ir.Value]) -> None:
     seen = {key: list(values) for key, values in outer.items()}
     for value in graph.initializers.values():
         tensor = value.const_value

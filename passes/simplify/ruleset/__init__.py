@@ -8,7 +8,7 @@ from mopt.passes.simplify.ruleset.activations import (
     MergeClips,
 )
 from mopt.passes.simplify.ruleset.branches import InlineIf
-from mopt.passes.simplify.ruleset.constants import FoldConstants, FoldShapes, LiftConstant, MergeConstants
+from mopt.passes.simplify.ruleset.constants import FoldConstants, FoldFill, FoldShapes, LiftConstant, MergeConstants
 from mopt.passes.simplify.ruleset.linear import (
     AbsorbAffine,
     FoldAffine,
@@ -52,6 +52,7 @@ RULES: tuple[Rule, ...] = (
     InlineIf(),
     FoldShapes(),
     FoldConstants(),
+    FoldFill(),
     MergeConstants(),
     RemoveIdentity(),
     RemoveDropout(),

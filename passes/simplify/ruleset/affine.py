@@ -16,7 +16,7 @@ from mopt.rewrite import Miss, View
 from mopt.rewrite.attributes import integer, real
 from mopt.rewrite.constants import Array
 
-ARITHMETIC: Final = ("Mul", "Div", "Add", "Sub")
+ARITHMETIC: Final = ("Mul", "Div", "Add", "Sub", "Neg")
 _WRITTEN_OUT: Final = 16 << 10
 """Bytes up to which a folded constant of one repeated value is written out."""
 
@@ -47,9 +47,12 @@ def read_affine(view: View, node: ir.Node, *, channel: int = 1, rank: int | None
     """
     if node.op_type == "BatchNormalization":
         return _batch_normalisation(view, node)
-    dtype = view.dtype(node.inputs[0]) or view.dtype(node.inputs[1])
+    dtype = next((known for known in map(view.dtype, node.inputs) if known is not None), None)
     if dtype is not None and not dtype.is_floating_point():
         return Miss("it is integer arithmetic", 1)
+    if node.op_type == "Neg":
+        source = node.inputs[0]
+        return Affine(source, -np.ones(1), np.zeros(1), channel) if source is not None else Miss("it has no input")
     for index in (1, 0):
         constant, other = view.any_constant(node.inputs[index]), node.inputs[1 - index]
         if constant is None or other is None or view.any_constant(other) is not None:

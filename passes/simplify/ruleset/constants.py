@@ -164,3 +164,28 @@ class FoldShapes(Rule):
         node = bindings["node"]
         value = view.initializer(f"{node.outputs[0].name}_folded", bindings["array"])
         return Replacement([node], {node.outputs[0]: value}, constants=[value])
+
+
+class FoldFill(Rule):
+    """A compressed constant that is only rearranged → a compressed constant of the new shape."""
+
+    name = "fold-fill"
+    anchors = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Slice", "Identity")
+    algebra = "Reshape(ConstantOfShape(s; c), t) = ConstantOfShape(t; c)"
+
+    def match(self, view: View, node: ir.Node) -> Bindings | Miss:
+        fill = view.producer(node.inputs[0], "ConstantOfShape")
+        if fill is None or not view.is_compressed(node.inputs[0]):
+            return Miss("its input is no ConstantOfShape of a constant shape")
+        shape = view.shape(node.outputs[0])
+        if shape is None or not all(isinstance(size, int) for size in shape):
+            return Miss("its shape is not static", 1)
+        if node.op_type == "Identity" and node.outputs[0].is_graph_output():
+            return Miss("it is an output of the graph", 2)
+        return {"node": node, "fill": fill, "shape": shape}
+
+    def rewrite(self, view: View, bindings: Bindings) -> Replacement:
+        node, fill = bindings["node"], bindings["fill"]
+        sizes = view.initializer(f"{node.outputs[0].name}_sizes", np.array(bindings["shape"], np.int64))
+        new = view.copy(fill, [sizes])
+        return Replacement([node, fill], {node.outputs[0]: new.outputs[0]}, [new], [sizes])

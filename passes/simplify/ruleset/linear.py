@@ -291,8 +291,10 @@ class MergeAffine(Rule):
             size = before[1] if len(before) > 1 else None
             return {**found, "kind": "BatchNormalization", "dtype": dtype, "size": size} if dtype and isinstance(
                 size, int) else Miss("the number of channels is unknown", 4)  # fmt: skip
-        array = view.any_constant(next(v for v in node.inputs if v is not None and v is not outer_map.input))
-        assert array is not None
+        operands = [view.any_constant(value) for value in (*node.inputs, *inner.inputs)]
+        array = next((constant for constant in operands if constant is not None), None)
+        if array is None:
+            return Miss("neither has a constant operand", 4)
         if not np.any(shift):
             return {**found, "kind": "Mul", "dtype": array.dtype}
         if np.all(scale == 1):

@@ -57,17 +57,20 @@ class MergeConcats(Rule):
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
         axis, rank = integer(node, "axis", 0), view.rank(node.outputs[0])
+        nearest = Miss("no operand is a Concat")
         for index, value in enumerate(node.inputs):
             inner = view.producer(value, "Concat")
             if inner is None or value is None:
                 continue
             if not view.only_used_by(value, node):
-                return Miss("the inner one has other readers", 1)
+                nearest = Miss("the inner one has other readers", 1)
+                continue
             other = integer(inner, "axis", 0)
             if axis != other and (rank is None or axis % rank != other % rank):
-                return Miss("they join different axes", 2)
+                nearest = Miss("they join different axes", 2)
+                continue
             return {"node": node, "inner": inner, "index": index}
-        return Miss("no operand is a Concat")
+        return nearest
 
     def rewrite(self, view: View, bindings: Bindings) -> Replacement:
         node, inner, index = bindings["node"], bindings["inner"], bindings["index"]
