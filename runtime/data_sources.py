@@ -33,7 +33,7 @@ class PythonData(DataSource):
     def splits(self, seed: int) -> Mapping[str, Split]:
         """Call the author's function."""
         from mopt.runtime.splits import as_split
-        from mopt.runtime.user_code import call, load, takes
+        from mopt.runtime.user_code import call, described, load, takes
 
         function = load(self.ref)
         arguments = dict(self.args)
@@ -44,7 +44,7 @@ class PythonData(DataSource):
         given = call(self.ref, function, arguments)
         if not isinstance(given, Mapping):
             raise DataError(
-                f"`{self.ref}` returned {_kind(given)}; it must return a mapping of split names to splits, "
+                f"`{self.ref}` returned {described(given)}; it must return a mapping of split names to splits, "
                 'for example `{"train": …, "test": …}`'
             )
         if not given:
@@ -129,7 +129,3 @@ def _resolved(location: Location) -> Path:
         return location.resolve()
     except LocationError as error:
         raise DataError(str(error)) from error
-
-
-def _kind(value: object) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mopt.runtime.contract import DataError, MetricState
-from mopt.runtime.user_code import call, load, running
+from mopt.runtime.user_code import call, described, load, running
 
 if TYPE_CHECKING:
     from mopt.runtime.metrics import PythonMetric
@@ -33,7 +33,7 @@ def start(metric: PythonMetric) -> MetricState:
                 )
         return _ClassState(metric, state)
     if not callable(found):
-        raise DataError(f"`{metric.ref}` is a {type(found).__name__}, not a function (outputs, targets) -> float")
+        raise DataError(f"`{metric.ref}` is {described(found)}, not a function (outputs, targets) -> float")
     return _FunctionState(metric, found)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _TARGET: Final = "target"
 _POSITIONAL: Final = "0"
-_KINDS: Final = {"f": "reals", "i": "integers", "u": "integers", "b": "booleans", "O": "text"}
+_KINDS: Final = {"f": "reals", "i": "integers", "u": "integers", "b": "booleans", "O": "text", "U": "text", "S": "text"}
 
 
 class _Input(Protocol):
@@ -112,7 +112,8 @@ def feeds_of(batch: Sample, inputs: Sequence[_Input]) -> dict[str, np.ndarray[An
     feeds = {}
     for port in inputs:
         array = batch[port.name]
-        feeds[port.name] = array[0] if array.ndim == len(port.shape) + 1 and len(array) == 1 else array
+        whole = array.ndim == len(port.shape) + 1 and len(array) == 1
+        feeds[port.name] = np.asarray(array[0]) if whole else array
     return feeds
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from mopt.runtime.contract import DataError
-from mopt.runtime.user_code import running
+from mopt.runtime.user_code import described, running
 from mopt.values import PythonRef
 
 
@@ -19,8 +19,7 @@ def samples_of(given: Any, name: str, author: PythonRef | str = "") -> tuple[Ite
     """
     if given is None or isinstance(given, (str, bytes, int, float)):
         raise DataError(
-            f"`{name}` is {'None' if given is None else f'a {type(given).__name__}'}; a split is a sequence of "
-            "samples, each a dict of arrays by input name"
+            f"`{name}` is {described(given)}; a split is a sequence of samples, each a dict of arrays by input name"
         )
     if hasattr(given, "batch_sampler") and hasattr(given, "dataset"):
         raise DataError(f"`{name}` is a DataLoader, which gives batches; give its `.dataset` instead")
@@ -38,13 +37,13 @@ def samples_of(given: Any, name: str, author: PythonRef | str = "") -> tuple[Ite
             return _Indexed(given), len(given)
     if isinstance(given, Iterator):
         raise DataError(
-            f"`{name}` is a {type(given).__name__}, which can be read only once; return a list, or an object whose "
+            f"`{name}` is {described(given)}, which can be read only once; return a list, or an object whose "
             "`__iter__` starts anew"
         )
     if isinstance(given, Iterable):
         return _counted(given, name, author)
     raise DataError(
-        f"`{name}` is a {type(given).__name__}; a split is a sequence or a re-iterable of samples, "
+        f"`{name}` is {described(given)}; a split is a sequence or a re-iterable of samples, "
         "each a dict of arrays by input name"
     )
 
@@ -86,8 +85,7 @@ def _columns(given: Mapping[Any, Any], name: str) -> tuple[Iterable[Any], int]:
     for key, column in columns.items():
         if not hasattr(column, "__getitem__") or not hasattr(column, "__len__") or np.ndim(column) == 0:
             raise DataError(
-                f"`{name}` maps `{key}` to a {type(column).__name__}; "
-                "columns are arrays whose first axis counts samples"
+                f"`{name}` maps `{key}` to {described(column)}; columns are arrays whose first axis counts samples"
             )
     lengths = {key: len(column) for key, column in columns.items()}
     if len(set(lengths.values())) > 1:

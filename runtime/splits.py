@@ -10,7 +10,7 @@ from mopt.runtime.batching import batches
 from mopt.runtime.contract import DataError, Sample, Split
 from mopt.runtime.sample_fit import SampleFit
 from mopt.runtime.sequences import samples_of
-from mopt.runtime.user_code import guarded
+from mopt.runtime.user_code import described, guarded
 from mopt.values import PythonRef
 
 if TYPE_CHECKING:
@@ -130,9 +130,9 @@ def keyed(item: Any, number: int, name: str) -> dict[str, Any]:
     elif isinstance(item, np.ndarray):
         sample = {POSITIONAL: item}
     else:
-        kind = f"{type(item).__name__} of {len(item)}" if isinstance(item, (tuple, list)) else type(item).__name__
+        kind = described(item) + (f" of {len(item)}" if isinstance(item, (tuple, list)) else "")
         raise DataError(
-            f"sample {number} of `{name}` is a {kind}; a sample is a dict of arrays by input name "
+            f"sample {number} of `{name}` is {kind}; a sample is a dict of arrays by input name "
             "(with `target` beside them), or a pair (input, target)"
         )
     return {str(key): value if key == TARGET else as_array(value) for key, value in sample.items()}

@@ -53,7 +53,7 @@ def call(reference: PythonRef, function: Any, arguments: Mapping[str, Any]) -> A
         DataError: it is not callable, does not take these arguments, or raises.
     """
     if not callable(function):
-        raise DataError(f"`{reference}` is {_kind(function)}; a function or a class is expected there")
+        raise DataError(f"`{reference}` is {described(function)}; a function or a class is expected there")
     with contextlib.suppress(ValueError):  # some builtins have no signature to look at
         signature = inspect.signature(function)
         try:
@@ -111,6 +111,12 @@ def guarded(items: Iterable[_Item], reference: PythonRef | str) -> Iterator[_Ite
                 return
         yield item
         number += 1
+
+
+def described(value: Any) -> str:
+    """Return what a value is, with its article: `an int`, `None`."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 @contextlib.contextmanager
@@ -179,7 +185,3 @@ def _where(error: BaseException) -> str:
 
 def _name(path: str | None) -> str:
     return Path(path).name if path else "?"
-
-
-def _kind(value: Any) -> str:
-    return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
