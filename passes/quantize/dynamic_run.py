@@ -32,7 +32,7 @@ def quantize(module: Module, options: Dynamic, context: Context) -> PassResult:
             node=quantized.name,
             help="start the pipeline from the float model",
         )
-    raised = _raise_opset(module, context)
+    module, raised = _raise_opset(module, context)
     # Shapes stored in a file may be stale; nothing below reads one before it was inferred afresh.
     module.infer_shapes()
     editor = Editor(module, signed=options.weights == "int8")
@@ -82,15 +82,15 @@ def _refused(node: ir.Node, options: Dynamic) -> str | None:
     return None
 
 
-def _raise_opset(module: Module, context: Context) -> str:
-    """Bring the module to an opset that has the operators; return what to say of it."""
+def _raise_opset(module: Module, context: Context) -> tuple[Module, str]:
+    """Bring the module to an opset that has the operators; return it, and what to say of it."""
     before = module.opset
     if before >= OPSET:
-        return ""
+        return module, ""
     from mopt.passes.convert.opset import Opset
 
-    Opset(version=OPSET).run(module, context)
-    return f"opset raised from {before} to {module.opset}: DynamicQuantizeLinear needs {OPSET}"
+    raised = Opset(to=OPSET).run(module, context).module
+    return raised, f"opset raised from {before} to {raised.opset}: DynamicQuantizeLinear needs {OPSET}"
 
 
 def _left(left: dict[str, list[ir.Node]]) -> list[Note]:
