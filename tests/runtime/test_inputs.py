@@ -12,7 +12,7 @@ from mopt.runtime.inputs import binding_sets, seeded_inputs, structure_key
 from mopt.runtime.ort import OrtRunner
 from onnx import TensorProto, helper
 
-F, I = TensorProto.FLOAT, TensorProto.INT64
+F, I64 = TensorProto.FLOAT, TensorProto.INT64
 REAL = ["rec_v4", "det_v4", "cls", "crnn_v2", "silero", "silero_ifless", "silero_sequence", "basic_pitch", "nsfw"]
 
 
@@ -77,7 +77,7 @@ def embedding(build, positions=64, vocabulary=50):
         "words": np.ones((vocabulary, 4), np.float32), "places": np.ones((positions, 4), np.float32),
         "one": np.array(1), "zero": np.array(0), "step": np.array(1), "last": np.array([-1]),
     }  # fmt: skip
-    inputs = [("ids", I, ["N", "L"]), ("attention_mask", I, ["N", "L"])]
+    inputs = [("ids", I64, ["N", "L"]), ("attention_mask", I64, ["N", "L"])]
     return build(nodes, inputs, [("y", F, ["N", "L", 4])], weights)
 
 

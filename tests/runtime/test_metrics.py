@@ -77,7 +77,7 @@ class TestClasses:
             figure(CrossEntropy(), (LOGITS, [0, 1, 7]))
 
     def test_text_is_no_class(self):
-        with pytest.raises(DataError, match="`accuracy` needs a class number as each sample's target; .* 'cat'"):
+        with pytest.raises(DataError, match=r"`accuracy` needs a class number as each sample's target; .* 'cat'"):
             figure(Accuracy(), (LOGITS, ["cat", "dog", "cat"]))
 
     def test_an_output_of_pixels_is_refused(self):
