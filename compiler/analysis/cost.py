@@ -46,7 +46,8 @@ class Cost:
         bytes: size of all constant tensors, shapes and scales included.
         per_node: the same by node name, in graph order.
         bindings: the size taken for each dynamic dimension of the inputs.
-        unknown: nodes whose MACs could not be counted, since a shape depends on the data.
+        unknown: nodes whose MACs could not be counted, since a shape depends on the data (or on a `Loop`, whose
+            results may change shape in every round).
     """
 
     parameters: int

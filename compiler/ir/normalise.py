@@ -4,8 +4,8 @@
 - Nodes and values have unique names (`mopt.ir.naming`).
 - The default domain is written `""` in the imports, too.
 - An initializer that is listed as an input as well is a plain initializer.
-- An unknown dimension is unknown (Paddle writes -1 or `?`); those of the main graph's inputs get a name of their own,
-  `<input>_<axis>`, so that they can be bound.
+- An unknown dimension is unknown (Paddle writes -1 or `?`, tf2onnx `unk__7`); those of the main graph's inputs get a
+  name of their own, `<input>_<axis>`, so that they can be bound.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnx_ir as ir
 from mopt.ir.dtypes import dims
 from mopt.ir.errors import LoadError
 from mopt.ir.module import Module
-from mopt.ir.naming import name_everything
+from mopt.ir.naming import fresh, name_everything
 from mopt.ir.structure import is_sorted
 from mopt.ir.walk import graph_values, model_graphs
 
@@ -63,26 +63,38 @@ def _sort(model: ir.Model) -> None:
 
 
 def _name_dims(module: Module) -> None:
-    inputs = set(module.graph.inputs)
+    inputs, outputs = set(module.graph.inputs), set(module.graph.outputs)
     taken = {dim for value in inputs for dim in dims(value.shape) or () if isinstance(dim, str)}
+    given: dict[str, str] = {}
     for graph in model_graphs(module.model):
         for value in graph_values(graph):
             known = dims(value.shape)
-            if known is None or value.is_initializer() or all(_is_meant(dim) for dim in known):
+            if known is None or value.is_initializer():
                 continue
-            cleaned: list[int | str | None] = [dim if _is_meant(dim) else None for dim in known]
+            # Inside, placeholders are what inference left there, and tell which dimensions are equal.
+            outside = value in inputs or value in outputs
+            cleaned = [dim if _is_meant(dim) or (_is_placeholder(dim) and not outside) else None for dim in known]
             if value in inputs:
                 base = re.sub(r"\W", "_", value.name or "")
-                for axis, dim in enumerate(cleaned):
-                    if dim is None:
-                        name = f"{base}_{axis}"
-                        while name in taken:
-                            name += "_"
-                        taken.add(name)
-                        cleaned[axis] = name
-            value.shape = ir.Shape(cleaned)
+                for axis, dim in enumerate(known):
+                    if cleaned[axis] is None:
+                        name = fresh(f"{base}_{axis}", taken)
+                        # One placeholder on two dimensions means that they are equal, `?` does not.
+                        cleaned[axis] = given.setdefault(str(dim), name) if _is_placeholder(dim) else name
+            if tuple(cleaned) != known:
+                value.shape = ir.Shape(cleaned)
+
+
+_PLACEHOLDER = re.compile(r"unk__\d+")
+"""What converters, and onnx's own inference, call a dimension of which they know nothing."""
 
 
 def _is_meant(dim: int | str | None) -> bool:
-    """Say whether a dimension is a size or a name, rather than one of the ways to write \"unknown\"."""
-    return dim >= 0 if isinstance(dim, int) else dim not in (None, "", "?")
+    """Say whether a dimension is a size or a name, rather than one of the ways to write "unknown"."""
+    if isinstance(dim, int):
+        return dim >= 0
+    return dim not in (None, "", "?") and not _is_placeholder(dim)
+
+
+def _is_placeholder(dim: int | str | None) -> bool:
+    return isinstance(dim, str) and _PLACEHOLDER.fullmatch(dim) is not None

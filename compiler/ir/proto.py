@@ -11,6 +11,7 @@ from mopt.ir.module import Module
 from mopt.ir.normalise import normalise
 from mopt.ir.provenance import strip_proto
 from mopt.ir.shapes import forget_inferable
+from mopt.ir.skeleton import replace_tensors
 from mopt.ir.sparse import densify
 from mopt.ir.wellformed import check_names, check_versions
 
@@ -64,19 +65,18 @@ def to_proto(module: Module, *, provenance: bool = False) -> onnx.ModelProto:
 
 
 def _embedded(module: Module) -> Module:
-    """Return the module, or where tensors lie in files a copy whose tensors don't: onnx_ir writes those as references."""
+    """Return a module none of whose tensors is a reference to a file: onnx_ir would write the reference."""
     if not any(isinstance(weight.tensor, ir.ExternalTensor) for weight in module.weights()):
         return module
     copy = module.clone()
-    for weight in copy.weights():
-        tensor = weight.tensor
-        if isinstance(tensor, ir.ExternalTensor):
-            held = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
-            if weight.node is None:
-                weight.value.const_value = held
-            else:
-                weight.node.attributes["value"] = ir.AttrTensor("value", held)
+    replace_tensors(copy.model, _held)
     return copy
+
+
+def _held(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
 
 
 def _deserialize(proto: onnx.ModelProto) -> ir.Model:

@@ -24,7 +24,7 @@ CONSTANT_ATTRIBUTES = (
 """The attributes of which a `Constant` node has exactly one."""
 
 _CONTROL_INPUTS = {
-    "BatchNormalization": (), "Clip": (1, 2), "Dropout": (1, 2), "Pad": (1, 2, 3), "Resize": (1, 2, 3),
+    "BatchNormalization": (3, 4), "Clip": (1, 2), "Dropout": (1, 2), "Pad": (1, 2, 3), "Resize": (1, 2, 3),
     "Upsample": (1,), "Range": (0, 1, 2), "OneHot": (1, 2), "NonMaxSuppression": (2, 3, 4), "QuantizeLinear": (1, 2),
     "DequantizeLinear": (1, 2), "DFT": (1, 2), "STFT": (1, 3), "Bernoulli": (), "Tile": (1,), "TopK": (1,),
 }  # fmt: skip
@@ -119,7 +119,8 @@ class Weight:
 
         True for a float tensor that some node reads at a position which holds data, unless it has a single
         element and only steers elementwise arithmetic; and for an integer tensor at the position of a quantised
-        weight. Scales and zero points, shapes, axes, pads, limits and look-up indices are not parameters.
+        weight. Scales and zero points, shapes, axes, pads, limits, look-up indices and the running statistics of a
+        batch normalisation are not parameters, so that the count is the one that frameworks give.
         """
         dtype = self.tensor.dtype
         if dtype.is_floating_point():

@@ -290,6 +290,18 @@ def test_unknown_dimensions_get_names(tmp_path: Path) -> None:
     assert module.outputs[0].shape == ("x_0", 8)
 
 
+def test_placeholders_for_dimensions_get_names(tmp_path: Path) -> None:
+    """As tf2onnx writes them; onnx's inference would take them for its own."""
+    model = proto()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "unk__7"
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "unk__8"
+    second = helper.make_tensor_value_info("z:0", TensorProto.FLOAT, ["unk__7", "unk__9", "?", "?"])
+    model.graph.input.append(second)
+    module = mopt.ir.load(written(tmp_path / "m.onnx", model))
+    assert [info.shape for info in module.inputs] == [("x_0", 4), ("x_0", "z_0_1", "z_0_2", "z_0_3")]
+    assert module.outputs[0].shape == ("x_0", 8)
+
+
 def test_a_model_keeps_its_metadata(tmp_path: Path) -> None:
     model = proto()
     helper.set_model_props(model, {"charset": "ä\nb\t" * 300, "": "empty key"})

@@ -234,3 +234,15 @@ def test_peak_memory_of_saving_is_less_than_a_copy(tmp_path: Path, monkeypatch: 
     tracemalloc.stop()
     assert (tmp_path / "n.onnx").stat().st_size > 32 << 20
     assert peak < 4 << 20
+
+
+def test_tensors_that_refer_to_files_are_written_with_their_content(tmp_path: Path) -> None:
+    """A snapshot store keeps tensors in files of their own; what is emitted must not point there."""
+    module = mopt.ir.from_proto(everywhere())
+    (tmp_path / "blob").write_bytes((BIG * 5).tobytes())
+    value = module.graph.initializers["w"]
+    shape = ir.Shape(BIG.shape)
+    value.const_value = ir.ExternalTensor("blob", 0, None, ir.DataType.FLOAT, shape=shape, name="w", base_dir=tmp_path)
+    np.testing.assert_array_equal(numpy_helper.to_array(mopt.ir.to_proto(module).graph.initializer[0]), BIG * 5)
+    (path,) = save(module, tmp_path / "m.onnx")
+    np.testing.assert_array_equal(numpy_helper.to_array(onnx.load(path).graph.initializer[0]), BIG * 5)
