@@ -85,11 +85,10 @@ def explain_command(code: str | None, rule: str | None, model: Path | None) -> i
         if path is None:
             raise click.UsageError("--rule needs a model: mopt explain --rule NAME model.onnx")
         from mopt.driver.references import load_reference
-        from mopt.passes.simplify.rules import ALL_RULES
-        from mopt.rewrite import explain_rule
+        from mopt.passes.simplify.selection import explain_rule
 
         try:
-            print(explain_rule(rule, load_reference(path), ALL_RULES))
+            print(explain_rule(rule, load_reference(path)))
         except KeyError as error:
             raise click.UsageError(str(error.args[0])) from error
         return 0

@@ -67,13 +67,11 @@ def diff_command(before: Path, after: Path, show_all: bool, no_weights: bool, as
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor_command(as_json: bool) -> int:
     """Say which targets and frameworks work on this machine, and what to install for the others."""
-    from dataclasses import asdict
-
     from mopt.runtime.doctor import report
 
     checks = report()
     if as_json:
-        print(json.dumps([asdict(check) for check in checks], ensure_ascii=False, indent=1))
+        print(json.dumps([check.to_json() for check in checks], ensure_ascii=False, indent=1))
         return 0
     from rich.console import Console
     from rich.table import Table
@@ -81,9 +79,9 @@ def doctor_command(as_json: bool) -> int:
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in checks:
-        mark = Text("ok", style="green") if check.ok else Text("–", style="yellow")
-        detail = check.detail if check.ok or not check.install else f"{check.detail}; {check.install}"
-        table.add_row(mark, Text(check.name, style="bold"), Text(detail))
+        style = {"ok": "green", "limited": "yellow", "missing": "red"}[check.state]
+        detail = f"{check.detail}; {check.install}" if check.install else check.detail
+        table.add_row(Text(check.state, style=style), Text(check.name, style="bold"), Text(detail))
     Console(highlight=False).print(table)
     return 0
 
