@@ -13,11 +13,15 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its head and a cell for each row. Numbers stand to the right."""
+    """A column: its head and a cell for each row. Numbers stand to the right.
+
+    `glued` columns are read together with the one before, and never parted from it.
+    """
 
     head: str
     cells: tuple[str, ...]
     numeric: bool = True
+    glued: bool = False
 
 
 def columns(results: Results) -> tuple[Column, ...]:
@@ -42,7 +46,7 @@ def columns(results: Results) -> tuple[Column, ...]:
     for batch in sorted({batch for row in rows for batch in row.latency}):
         found.append(Column(f"ms, batch {batch}", tuple(_latency(row.latency.get(batch)) for row in rows)))
         if any(row.latency.get(batch) and row.latency[batch].ratio is not None for row in rows):
-            found.append(Column("× base", tuple(_ratio(row.latency.get(batch)) for row in rows), numeric=True))
+            found.append(Column("× base", tuple(_ratio(row.latency.get(batch)) for row in rows), glued=True))
     return tuple(found)
 
 

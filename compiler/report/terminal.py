@@ -44,12 +44,19 @@ def _blocks(shown: Sequence[Column], width: int) -> Iterator[tuple[Column, ...]]
     used = sum(map(_width, keys))
     block: list[Column] = []
     taken = used
+    groups: list[list[Column]] = []
     for column in rest:
-        if block and taken + _width(column) > width:
+        if column.glued and groups:
+            groups[-1].append(column)
+        else:
+            groups.append([column])
+    for group in groups:
+        needed = sum(map(_width, group))
+        if block and taken + needed > width:
             yield (*keys, *block)
             block, taken = [], used
-        block.append(column)
-        taken += _width(column)
+        block += group
+        taken += needed
     yield (*keys, *block)
 
 
