@@ -40,6 +40,11 @@ def numpy_dtype(word: str) -> np.dtype[Any]:
     return found
 
 
+def is_element_type(word: str) -> bool:
+    """Say whether `numpy_dtype` knows a word."""
+    return word in _NUMPY or word == "bf16"
+
+
 def from_onnxruntime(text: str) -> str:
     """Return the language's word for what onnxruntime calls `tensor(float)`; what is no tensor is left as it is."""
     inner = text.removeprefix("tensor(").removesuffix(")")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mopt.runtime.contract import RunError
 from mopt.runtime.dimensions import dynamic_dimensions, resolve
-from mopt.runtime.dtypes import numpy_dtype
+from mopt.runtime.dtypes import is_element_type, numpy_dtype
 from mopt.runtime.input_roles import Role, input_roles
 
 if TYPE_CHECKING:
@@ -40,9 +40,15 @@ def seeded_inputs(module: Module, bindings: Mapping[str, int] | None = None, see
 
 
 def draw(module: Module, roles: Mapping[str, Role], bindings: Mapping[str, int], seed: int) -> dict[str, Array]:
-    """Draw an array for every input, given every size and role."""
+    """Draw an array for every input, given every size and role.
+
+    Raises:
+        RunError: an input is no tensor (a sequence, an optional), or its rank is not known.
+    """
     feeds = {}
     for position, tensor in enumerate(module.inputs):
+        if not tensor.ranked or not is_element_type(tensor.dtype):
+            raise RunError(f"can't make up values for input `{tensor}`; only for tensors of known rank")
         rng = np.random.default_rng([seed, position])
         shape = resolve(tensor.name, tensor.shape, bindings)
         feeds[tensor.name] = _values(roles[tensor.name], shape, tensor.dtype, rng)

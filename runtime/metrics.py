@@ -27,6 +27,7 @@ class PythonMetric(Metric):
     """
 
     ref: PythonRef = option(help='`"file.py:name"`')
+    goal: Goal = option("max", help="which direction is better")  # type: ignore[misc]  # an option of this one alone
     args: Mapping[str, object] = option(factory=dict, help="keyword arguments of the function or of the class")
 
     def start(self, module: Module | None = None) -> MetricState:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib.util
 import inspect
 import linecache
@@ -132,6 +133,7 @@ def importable(folders: Iterable[str]) -> Iterator[None]:
                 sys.path.remove(folder)
 
 
+@functools.cache
 def _folders(reference: PythonRef | str) -> tuple[str, ...]:
     if isinstance(reference, str):
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mopt.ir import from_proto
 from mopt.runtime import binding_search
 from mopt.runtime.contract import RunError
 from mopt.runtime.dimensions import dynamic_dimensions, resolve
@@ -159,3 +160,16 @@ def test_sizes_are_searched_once_for_one_structure(cnn, monkeypatch):
     monkeypatch.setattr(binding_search, "search", lambda module: pytest.fail("searched again"))
     assert binding_sets(cnn.clone()) == first
     assert structure_key(cnn) == structure_key(cnn.clone())
+
+
+def test_a_sequence_input_is_refused(build):
+    nodes = [helper.make_node("SequenceLength", ["s"], ["n"])]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_sequence_value_info("s", F, None)],
+        [helper.make_tensor_value_info("n", I64, [])],
+    )
+    module = from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+    with pytest.raises(RunError, match="can't make up values for input `s: sequence"):
+        seeded_inputs(module)

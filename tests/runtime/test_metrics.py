@@ -200,7 +200,7 @@ class TestPython:
         reference = self.reference(
             tmp_path, "def metric(outputs, targets, scale=1):\n    return scale * (outputs['y'].sum() + sum(targets))\n"
         )
-        assert figure(PythonMetric(reference, {"scale": 10}), ([[1.0], [2.0]], [1, 1]), ([[3.0]], [1])) == 90
+        assert figure(PythonMetric(reference, args={"scale": 10}), ([[1.0], [2.0]], [1, 1]), ([[3.0]], [1])) == 90
 
     def test_unequal_outputs_come_as_a_list_of_samples(self, tmp_path):
         reference = self.reference(
@@ -215,7 +215,9 @@ class metric:
     def update(self, outputs, targets): self.batches += 1
     def compute(self): return self.batches
 """
-        assert figure(PythonMetric(self.reference(tmp_path, source), {"start": 5}), ([1.0], [1]), ([1.0], [1])) == 7
+        assert (
+            figure(PythonMetric(self.reference(tmp_path, source), args={"start": 5}), ([1.0], [1]), ([1.0], [1])) == 7
+        )
 
     @pytest.mark.parametrize(
         ("source", "told"),
@@ -237,5 +239,6 @@ class metric:
 
 
 def test_goals():
+    assert PythonMetric(PythonRef(Location("m.py"), "m"), goal="min").goal == "min"
     assert [metric.goal for metric in (Accuracy, F1, ExactMatch, Cosine)] == ["max"] * 4
     assert [m.goal for m in (CharacterErrorRate, WordErrorRate, MeanSquaredError, CrossEntropy)] == ["min"] * 4
