@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -31,6 +31,10 @@ def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     if producer is not None:
         if producer.op_type != "Constant":
             return None
+        attribute = producer.attributes.get("value")
+        if attribute is not None and attribute.type == ir.AttributeType.TENSOR and not producer.domain:
+            # `as_tensor` checks the tensor against a runtime protocol, which costs more than all the rest.
+            return cast("ir.TensorProtocol", attribute.value)
         return constant_tensor(producer) if is_constant(producer) else None
     if value.is_initializer() and not value.is_graph_input():
         return value.const_value
@@ -46,7 +50,7 @@ def uniform_fill(value: ir.Value | None) -> tuple[tuple[int, ...], Array] | None
     if sizes is None:
         return None
     attribute = producer.attributes.get("value")
-    fill = np.zeros(1, np.float32) if attribute is None else attribute.as_tensor().numpy().reshape(1)
+    fill = np.zeros(1, np.float32) if attribute is None else cast("ir.TensorProtocol", attribute.value).numpy().reshape(1)
     return tuple(int(size) for size in sizes), fill
 
 

@@ -19,6 +19,7 @@ from mopt.passes.simplify.ruleset.linear import (
 )
 from mopt.passes.simplify.ruleset.normalisation import FuseLayerNorm, FuseSoftmax, StaticResize
 from mopt.passes.simplify.ruleset.recurrent import DropZeroState
+from mopt.passes.simplify.ruleset.reductions import KeepReducedDims, RemoveReduction
 from mopt.passes.simplify.ruleset.reshapes import (
     MergeReshapes,
     MergeTransposes,
@@ -28,7 +29,7 @@ from mopt.passes.simplify.ruleset.reshapes import (
     TransposeIntoGemm,
     TransposeToReshape,
 )
-from mopt.passes.simplify.ruleset.slices import GatherRangeToSlice, MergeConcats, MergeSlices, SingleGatherToStatic
+from mopt.passes.simplify.ruleset.slices import GatherRangeToSlice, MergeConcats, MergeSlices, UnsqueezeIntoGather
 from mopt.passes.simplify.ruleset.subexpressions import MergeDuplicates
 from mopt.passes.simplify.ruleset.trivial import (
     AbsorbExpand,
@@ -76,7 +77,9 @@ RULES: tuple[Rule, ...] = (
     TransposeIntoGemm(),
     MergeSlices(),
     MergeConcats(),
-    SingleGatherToStatic(),
+    UnsqueezeIntoGather(),
+    RemoveReduction(),
+    KeepReducedDims(),
     GatherRangeToSlice(),
     StaticResize(),
     FoldPad(),

@@ -11,14 +11,17 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from mopt.ir.weights import constant_tensor, is_constant
+from mopt.ir.weights import is_constant
 from mopt.ir.walk import subgraphs_of
 from mopt.passes.simplify.evaluate import EvaluationError, evaluate
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View, any_constant
+from mopt.rewrite.constants import stored_tensor
 from mopt.rewrite.symbol import product
 
 SMALL: Final = 16 << 10
 """Bytes up to which any constant may be written out."""
+DEFAULT_GROWTH: Final = 1 << 20
+"""The usual `max_growth`. A `ConstantOfShape`, a constant as it is, is written out only where it was raised."""
 _GENERATORS: Final = frozenset("Expand Tile Range EyeLike Trilu OneHot Where CumSum Concat".split())
 _NEVER: Final = frozenset(
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear RandomNormal RandomUniform RandomNormalLike "
@@ -37,7 +40,9 @@ class LiftConstant(Rule):
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
         if not is_constant(node):
             return Miss("its value is a function's parameter")
-        tensor = constant_tensor(node)
+        tensor = stored_tensor(node.outputs[0])
+        if tensor is None:
+            return Miss("it holds no tensor")
         if node.outputs[0].is_graph_output():
             return Miss("it is an output of the graph, which must be computed by a node", 1)
         if tensor.dtype == ir.DataType.STRING:
@@ -120,6 +125,8 @@ def _growth(view: View, node: ir.Node) -> str | None:
     if size <= SMALL:
         return None
     if node.op_type == "ConstantOfShape":
+        if DEFAULT_GROWTH < view.max_growth >= size:
+            return None
         return f"written out it would take {size} bytes"
     sources = [value for value in node.inputs if value is not None]
     held = sum(np.prod(value.const_value.shape, dtype=np.int64) * value.const_value.dtype.itemsize

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View
 from mopt.rewrite.attributes import integer
-from mopt.rewrite.symbolic_layout import slice_bounds
+from mopt.rewrite.symbolic_layout import axes_of, slice_bounds
 
 
 
@@ -117,27 +117,32 @@ class GatherRangeToSlice(Rule):
         return Replacement(removed, {output: new.outputs[0]}, [bound, new], [index, zero, axis])
 
 
-class SingleGatherToStatic(Rule):
-    """Unsqueeze of a scalar look-up → a look-up with a vector of one index."""
+class UnsqueezeIntoGather(Rule):
+    """Unsqueeze of a scalar look-up along its own axis → a look-up with a vector of one index."""
 
     name = "unsqueeze-into-gather"
     anchors = ("Unsqueeze",)
-    algebra = "Unsqueeze(Gather(x, i); 0) = Gather(x, [i]) for a vector x"
+    algebra = "Unsqueeze(Gather(x, i; axis a); a) = Gather(x, [i]; axis a)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
         inner = view.producer(node.inputs[0], "Gather")
         if inner is None:
             return Miss("its input is no Gather")
-        index = view.constant(inner.inputs[1])
-        if index is None or index.ndim or view.rank(inner.inputs[0]) != 1:
-            return Miss("it does not look one element of a vector up", 1)
-        return {"node": node, "inner": inner, "index": index}
+        index, rank, axes = view.constant(inner.inputs[1]), view.rank(inner.inputs[0]), axes_of(view.symbolic, node)
+        if index is None or index.ndim:
+            return Miss("it looks more than one constant place up", 1)
+        if rank is None or axes is None or len(axes) != 1:
+            return Miss("the rank or the axis is unknown", 2)
+        axis = integer(inner, "axis", 0) % rank
+        if axes[0] % rank != axis:
+            return Miss(f"the look-up is along axis {axis}, the new one is {axes[0]}", 3)
+        if not view.only_used_by(inner.outputs[0], node):
+            return Miss("the element is read elsewhere, too", 4)
+        return {"node": node, "inner": inner, "index": index, "axis": axis}
 
     def rewrite(self, view: View, bindings: Bindings) -> Replacement:
         node, inner = bindings["node"], bindings["inner"]
         output = node.outputs[0]
         index = view.initializer(f"{output.name}_index", bindings["index"].reshape(1))
-        new = view.node("Gather", [inner.inputs[0], index], {"axis": 0}, like=output)
+        new = view.node("Gather", [inner.inputs[0], index], {"axis": bindings["axis"]}, like=output)
         return Replacement([node, inner], {output: new.outputs[0]}, [new], [index])
-
-
