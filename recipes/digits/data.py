@@ -22,9 +22,7 @@ def arrays() -> tuple[Arrays, Arrays]:
     bunch = load_digits()
     images = (bunch.images[:, None] / 16.0).astype(np.float32)
     labels = bunch.target.astype(np.int64)
-    train_x, test_x, train_y, test_y = train_test_split(
-        images, labels, test_size=0.2, stratify=labels, random_state=0
-    )
+    train_x, test_x, train_y, test_y = train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=0)
     return (train_x, train_y), (test_x, test_y)
 
 

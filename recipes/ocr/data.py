@@ -84,18 +84,18 @@ def _line(random: np.random.Generator, height: int, noise: float) -> tuple[Image
 
 
 def lines(
-    seed: int = 0, height: int = 48, count: int = 120, noise: float = 12.0, step: int = 64
+    seed: int = 0, height: int = 48, count: int = 120, noise: float = 8.0, step: int = 64
 ) -> dict[str, list[dict[str, object]]]:
     """Lines of text for a recogniser: `x` f32[3, height, W], W padded with zeros to a multiple of `step`.
 
     Split `test` has `count` lines, `calib` 64 others.
     """
     return {
-        name: [_padded(*_line(random, height, noise), step) for _ in range(number)]
-        for name, number, random in (
-            ("test", count, np.random.default_rng([seed, 1])),
-            ("calib", 64, np.random.default_rng([seed, 2])),
-        )
+        name: [
+            _padded(*_line(np.random.default_rng([seed, stream, index]), height, noise), step)
+            for index in range(number)
+        ]
+        for name, number, stream in (("test", count, 1), ("calib", 64, 2))
     }
 
 
@@ -106,10 +106,9 @@ def _padded(image: Image, text: str, step: int) -> dict[str, object]:
 
 def turned(seed: int = 0, count: int = 120, noise: float = 40.0) -> dict[str, list[dict[str, object]]]:
     """Lines for the direction classifier: `x` f32[3, 48, 192], every other one upside down (class 1)."""
-    random = np.random.default_rng([seed, 3])
     samples: list[dict[str, object]] = []
     for index in range(count):
-        image, _ = _line(random, 48, noise)
+        image, _ = _line(np.random.default_rng([seed, 3, index]), 48, noise)
         upside_down = index % 2
         cut = image[:, :, :192]
         cut = cut[:, ::-1, ::-1] if upside_down else cut

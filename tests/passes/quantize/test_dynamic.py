@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mopt.runtime.ort import OrtRunner
 from mopt.values import Location
 from onnx import numpy_helper
 
+CONTEXT: Any = SimpleNamespace(seed=0, bindings={})
 HEADER = '<ir_version: 8, opset_import: ["": 13]>'
 
 
@@ -28,7 +30,7 @@ def module(text: str, weights: dict[str, np.ndarray[Any, Any]], header: str = HE
 
 
 def quantized(before: Module, **options: Any) -> tuple[Module, list[str]]:
-    result = Dynamic(**options).run(before.clone(), None)  # type: ignore[arg-type]
+    result = Dynamic(**options).run(before.clone(), CONTEXT)
     assert not verify(result.module)
     return result.module, [note.message for note in result.notes]
 
@@ -206,7 +208,7 @@ def test_what_is_left_in_float_is_said() -> None:
 
 def test_nothing_to_do_is_a_warning_and_no_change() -> None:
     before = module("m (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }", {})
-    result = Dynamic().run(before.clone(), None)  # type: ignore[arg-type]
+    result = Dynamic().run(before.clone(), CONTEXT)
     assert not result.modified
     assert result.notes[0].severity == "warning"
 
@@ -245,6 +247,16 @@ def test_provenance_and_interface_survive() -> None:
     for node in after.nodes():
         assert provenance.origins(node) == (origin,)
         assert "quantize.dynamic" in provenance.history(node)
+
+
+def test_an_opset_without_the_operators_is_raised() -> None:
+    weight = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
+    text = "m (float[N, 40] x) => (float[N, 40] y) { a = MatMul(x, w) y = Relu(a) }"
+    before = module(text, {"w": weight}, '<ir_version: 8, opset_import: ["": 9]>')
+    after, notes = quantized(before)
+    assert after.opset >= 11
+    assert "opset raised from 9" in notes[1]
+    assert compare_modules(before, after).max_rel < 0.05
 
 
 def test_is_deterministic() -> None:
