@@ -43,7 +43,7 @@ class Builder:
             value: int | float = int(digits) if digits.isdigit() else float(digits)
         except ValueError:  # more digits than Python converts
             value = float("inf")
-        if value in (float("inf"), float("-inf")):
+        if value == float("inf") or (isinstance(value, int) and value >= 1 << 63):
             self.diagnostics.append(
                 Diagnostic(
                     "E0107",

@@ -11,10 +11,12 @@ from mopt.grammar.build import Builder
 from mopt.grammar.diagnostics import Diagnostic, Label
 from mopt.grammar.expectation import describe, describe_token
 from mopt.grammar.source import Source, Span
-from mopt.grammar.tokens import CLOSERS, STATEMENT_KEYWORDS, Scan, Token
+from mopt.grammar.tokens import CLOSERS, RESERVED, SIGNS, STATEMENT_KEYWORDS, Scan, Token
 
 _KEYWORDS = frozenset(word.upper() for word in STATEMENT_KEYWORDS)
 _NAMES = _KEYWORDS | {"NAME"}
+_SIGN_KINDS = frozenset(SIGNS.values())
+_RESERVED = frozenset(word.upper() for word in RESERVED)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def parse_value(source: Source) -> tuple[syntax.Value | None, tuple[Diagnostic, 
         token = _end(source, scan.tokens)
         value = automaton.finish()
     except UnexpectedTerminalError:
-        faults.append(_fault(source, automaton, token, None))
+        faults.append(_fault(source, automaton, token, None, None))
     diagnostics = (*scan.diagnostics, *builder.diagnostics, *faults)
     return (None if diagnostics else value), diagnostics
 
@@ -98,7 +100,7 @@ class _Parser:
 
     def run(self) -> tuple[tuple[syntax.Statement, ...], list[Diagnostic]]:
         tokens, automaton = self._tokens, self._automaton
-        index = 0
+        index, last = 0, -1
         while True:
             try:
                 while index < len(tokens):
@@ -110,8 +112,13 @@ class _Parser:
                     index -= 1  # `evaluate(data=x,` and then a statement: its keyword was taken for a name
                 token = tokens[index] if index < len(tokens) else _end(self._source, tokens)
                 opening = self._innermost_opening(index)
-                self._faults.append(_fault(self._source, automaton, token, opening))
-                index = self._recover(index)
+                before = tokens[index - 1] if index and (token.type == END or self._begins_line(index)) else None
+                self._faults.append(_fault(self._source, automaton, token, opening, before))
+                resumed = self._recover(index)
+                if resumed <= last:  # never twice at the same place
+                    automaton.unwind("_statements")
+                    resumed = last + 1
+                index = last = resumed
 
     def _recover(self, index: int) -> int:
         """Put the automaton into a state that takes the terminal at the index returned."""
@@ -121,12 +128,12 @@ class _Parser:
             if not self._begins_line(at):
                 continue
             kind = self._tokens[at].type
-            if self._is_statement(at):
+            if self._is_statement(at) or (at > index and self._is_misspelt_statement(at)):
                 self._close_pipeline(brace)
                 self._resumed = at
                 return at
-            if brace and (kind in ("REQUIRE", "RBRACE") or self._is_step(at)):
-                self._automaton.unwind("_steps")
+            is_step = kind in ("REQUIRE", "RBRACE") or self._is_step(at, bare=at > index)
+            if brace and is_step and self._automaton.unwind("_steps"):
                 self._resumed, self._brace = at, brace
                 return at
         self._close_pipeline(brace)
@@ -188,17 +195,39 @@ class _Parser:
             return following in ("INT", "MINUS", "NUMBER", "NAME")
         return following in _NAMES
 
-    def _is_step(self, index: int) -> bool:
+    def _is_misspelt_statement(self, index: int) -> bool:
+        kinds = [token.type for token in self._tokens[index : index + 3]]
+        if len(kinds) < 3 or kinds[2] != "EQUAL":
+            return False
+        return kinds[0] in _NAMES and (kinds[1] in _NAMES or kinds[1] in _RESERVED)
+
+    def _is_step(self, index: int, bare: bool) -> bool:
+        """Say whether a step begins here; `bare` takes one whose parentheses were forgotten, too."""
         tokens = self._tokens
         if tokens[index].type != "NAME":
             return False
         at = index + 1
         while at + 1 < len(tokens) and tokens[at].type == "DOT" and tokens[at + 1].type in _NAMES:
             at += 2
-        return at < len(tokens) and tokens[at].type == "LPAR"
+        if at >= len(tokens):
+            return False
+        if bare and self._begins_line(at) and tokens[at].type in ("NAME", "REQUIRE", "RBRACE"):
+            return True
+        return tokens[at].type == "LPAR"
 
 
-def _fault(source: Source, automaton: Automaton, token: Token, opening: Token | None) -> Diagnostic:
+def _fault(
+    source: Source, automaton: Automaton, token: Token, opening: Token | None, before: Token | None
+) -> Diagnostic:
+    """Describe a terminal that can't stand where it stands.
+
+    Args:
+        source: the text.
+        automaton: as it is before the terminal.
+        token: the terminal.
+        opening: the bracket that is open there.
+        before: the terminal before it, if that stands on an earlier line.
+    """
     expected = automaton.expected()
     span = source.span(token.start, max(token.end, token.start))
     found = describe_token(token)
@@ -217,4 +246,10 @@ def _fault(source: Source, automaton: Automaton, token: Token, opening: Token | 
             (Label(source.span(opening.start, opening.end), "opened here"),),
             help=help,
         )
-    return Diagnostic("E0101", "error", f"expected {wanted}", Label(span, f"found {found}"), help=help)
+    message = f"expected {wanted}"
+    if before is not None and not expected - _SIGN_KINDS:
+        # What is missing is missing at the end of the line before.
+        return Diagnostic(
+            "E0101", "error", message, Label(source.span(before.start, before.end), "missing behind this"), help=help
+        )
+    return Diagnostic("E0101", "error", message, Label(span, f"found {found}"), help=help)

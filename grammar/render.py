@@ -95,6 +95,7 @@ class _Renderer:
             lines.append(f"{self._paint(_BLUE, str(number).rjust(self._gutter))} {self._paint(_BLUE, '|')} {shown}")
             for label in here:
                 start, end = _columns(label)
+                end = min(end, offset + _cells(shown))
                 mark = ("^" if label is primary else "-") * max(end - start, 1)
                 line = " " * (start - offset) + self._paint(
                     style if label is primary else _BLUE, f"{mark} {_plain(label.text)}".rstrip()

@@ -35,7 +35,7 @@ class Assembly:
         self._program = program
         self._report = report
         self._registry = registry
-        self._scope = Scope(program.lost)
+        self._scope = Scope(program.lost, program.incomplete)
         self._declarations = [
             node
             for node in program.statements
@@ -228,12 +228,12 @@ class Assembly:
             self._report.error("E0408", "the recipe is empty", span, "no statement", help=help)
         elif not self._scope.names(("pipeline",)):
             help = "it can be imported, but there is nothing to compile"
-            self._report.warn("E0409", "the recipe has no pipeline", span, help=help)
+            self._report.warn("E0409", "the recipe has no pipeline", span, "nothing is made of a model here", help=help)
 
     def _unused(self) -> None:
         """Warn of what the recipe itself declares and never uses; imported recipes declare for others as well."""
-        if not self._scope.names(("pipeline",)):
-            return
+        if not self._scope.names(("pipeline",)) or self._report.failed:
+            return  # a slip in a name would be reported twice
         used = mentioned(self._program.statements)
         for symbol in self._scope.symbols():
             if symbol.kind in ("pipeline", "app", "target") or symbol.node.span.source is not self._program.root:

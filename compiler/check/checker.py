@@ -38,6 +38,23 @@ class CheckResult:
         return self.recipe is not None
 
 
+def _without_consequences(diagnostics: tuple[Diagnostic, ...]) -> tuple[Diagnostic, ...]:
+    """Drop what may be due to a syntax error: what a lost statement would explain, and what overlaps one."""
+    syntax = [one.primary.span for one in diagnostics if one.code.startswith("E01") and one.primary]
+
+    def overlaps(one: Diagnostic) -> bool:
+        span = one.primary.span if one.primary else None
+        return span is not None and any(
+            span.source is other.source and span.start < other.end and other.start < span.end for other in syntax
+        )
+
+    return tuple(
+        one
+        for one in diagnostics
+        if one.code.startswith("E01") or not (one.code in _FOLLOWS_FROM_SYNTAX or overlaps(one))
+    )
+
+
 def check(path: Path, overrides: Mapping[str, str] | None = None, registry: Registry | None = None) -> CheckResult:
     """Check a recipe. Runs no code of the recipe's author and reads no model and no data.
 
@@ -56,5 +73,5 @@ def check(path: Path, overrides: Mapping[str, str] | None = None, registry: Regi
     recipe = Assembly(program, registry or default_registry(), overrides or {}, report).assemble(str(path))
     diagnostics = report.diagnostics
     if program.broken:
-        diagnostics = tuple(one for one in diagnostics if one.code not in _FOLLOWS_FROM_SYNTAX)
+        diagnostics = _without_consequences(diagnostics)
     return CheckResult(None if report.failed else recipe, diagnostics, tuple(program.sources))

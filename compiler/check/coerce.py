@@ -128,6 +128,8 @@ class Coercion:
         while True:
             if isinstance(node, syntax.AnyValue):
                 choices = self._around.choices
+                if choices is not None and not node.alternatives:
+                    return FAILED  # reported where the variants are made
                 if choices is None or id(node) not in choices:
                     return site.error(
                         self._report,
@@ -388,6 +390,8 @@ def fits(node: syntax.Value, annotation: Any, scope: Scope) -> bool:
 
 
 def _hint(node: syntax.Value, annotation: Any) -> str | None:
+    if is_list(annotation) and typing.get_args(annotation):
+        annotation = typing.get_args(annotation)[0]
     if isinstance(node, syntax.Number) and annotation is Ratio and not node.unit:
         percent = f"{float(node.value) * 100:.12g}" if 0 < node.value <= 1 else f"{node.value:.12g}"
         return f"a ratio is written with a percent sign: `{percent}%`"

@@ -101,7 +101,9 @@ class Conditions:
                 ]
                 help = "give the number a unit: " + ", ".join(f"`{unit}`" for unit in units if unit.isascii())
         elif "ratio" in (left.dimension, right.dimension):
-            help = "a ratio is of something: `30% * original.size`, say"
+            measured = left_node if right.dimension == "ratio" else right_node
+            name = measured.parts[-1].text if isinstance(measured, syntax.Reference) else "size"
+            help = f"a ratio is of something: `30% * original.{name}`, say"
         self._report.error(
             "E0502",
             f"{DIMENSION_WORDS[left.dimension]} and {DIMENSION_WORDS[right.dimension]} can't be {word}",
@@ -119,7 +121,7 @@ class Conditions:
                 return self._parameter(node, symbol)
             return self._measure(node, None, node.parts[0])
         if symbol is None:
-            if name not in scope.lost:
+            if not scope.may_exist(name):
                 label = scope.suggestion(name, ("pipeline",))
                 self._report.error("E0201", f"no pipeline is called `{name}`", node.parts[0].span, label)
             return None
@@ -166,7 +168,7 @@ class Conditions:
         )
         if self._is_evaluated(pipeline, name) and is_metric:
             return _Typed(recipe.Measure(pipeline, name), "score")
-        if name in scope.lost:
+        if scope.may_exist(name):
             return None
         secondary = [symbol.label] if symbol is not None else []
         if is_metric:

@@ -26,6 +26,7 @@ class Program:
         bases: for each source the folder that its paths are relative to.
         lost: names that syntax errors may have swallowed.
         broken: whether there were syntax errors.
+        incomplete: whether an import failed.
     """
 
     root: Source | None = None
@@ -34,6 +35,7 @@ class Program:
     bases: dict[Source, Path] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
     broken: bool = False
+    incomplete: bool = False
 
 
 class _Loader:
@@ -72,7 +74,9 @@ class _Loader:
         try:
             path = location.resolve() if ":" in text[:5] else Path(location.base) / Path(text).expanduser()
         except (LocationError, ValueError) as error:
-            self._report.error("E0601", f"can't import `{text}`", statement.path.span, str(error))
+            message = f"can't import `{text}`"
+            self._report.error("E0601", message, statement.path.span, "not found", notes=[str(error)])
+            self.program.incomplete = True
             return
         self._open.append((importer, statement))
         identity = _identity(path)
@@ -103,6 +107,7 @@ class _Loader:
         if statement is None:
             self._report.add(diagnostics)
             return
+        self.program.incomplete = True
         for one in diagnostics:
             if one.primary is not None:  # the place in the imported file says more
                 self._report.add([one])

@@ -22,7 +22,7 @@ def overridden(scope: Scope, overrides: Mapping[str, str], recipe: str, report: 
     for name, text in overrides.items():
         symbol = scope.get(name)
         if symbol is None or not isinstance(symbol.node, syntax.Param):
-            if symbol is None and name in scope.lost:
+            if symbol is None and scope.may_exist(name):
                 continue
             known = scope.names(("param",))
             close = nearest(name, known)

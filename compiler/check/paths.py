@@ -51,7 +51,8 @@ def check_location(location: Location, node: syntax.String, site: Site, report: 
         try:
             location.resolve()
         except LocationError as error:
-            report.warn("E0605", str(error), (site.via or node).span, "needed when the recipe is compiled")
+            label = "needed when the recipe is compiled"
+            report.warn("E0605", f"`{text}` is not here yet", (site.via or node).span, label, notes=[str(error)])
         return True
     try:
         path = Path(location.base) / Path(text).expanduser()

@@ -46,6 +46,7 @@ class Pipelines:
         self._evaluated = evaluated
         self._alternatives = Alternatives(around.scope, around.references, around.registry, around.report)
         self._states: dict[str, list[_State]] = {}
+        self._names: dict[str, tuple[str, str, str]] = {}
         self.done: dict[str, PipelineDecl] = {}
 
     def check(self, symbol: Symbol) -> None:
@@ -56,7 +57,9 @@ class Pipelines:
         references.here = symbol
         states = [*self._variants(symbol, node)]
         if not states:  # wrong as it is; its steps are checked all the same
-            states = [_State(node.name.text, node.name.text, "")]
+            choices, indices = self._alternatives.of_steps(node.steps)
+            indices |= {id(choice.node): 0 for choice in choices}
+            states = [_State(node.name.text, node.name.text, "", Taken(indices))]
         self._states[symbol.name] = [self._steps(node, parent) for parent in states]
         references.variants[symbol.name] = [
             Variant(state.name, symbol.name, state.taken.indices) for state in self._states[symbol.name]
@@ -65,18 +68,14 @@ class Pipelines:
 
     def state(self, pipeline: str) -> tuple[str, str, str]:
         """Return the expanded name, the declared name and the model of a variant."""
-        for states in self._states.values():
-            for state in states:
-                if state.name == pipeline:
-                    return state.names
-        return pipeline, pipeline, ""
+        return self._names.get(pipeline, (pipeline, pipeline, ""))
 
     # Parents
 
     def _variants(self, symbol: Symbol, node: syntax.Pipeline) -> Iterator[_State]:
         """Yield, for each variant, the state that its parent leaves, under the name of the variant."""
         parents = self._parents(node)
-        choices = self._alternatives.of_steps(node.steps)
+        choices, unsound = self._alternatives.of_steps(node.steps)
         total = 0
         for taken, reference in parents:
             for parent in self._parent_states(symbol, reference, taken):
@@ -84,6 +83,7 @@ class Pipelines:
                 if total > MAX_VARIANTS:
                     self._too_many(node, choices)
                     return
+                parent = replace(parent, taken=replace(parent.taken, indices={**parent.taken.indices, **unsound}))
                 for one in expand(parent.taken, choices):
                     yield replace(parent, name=one.name(symbol.name), declared=symbol.name, taken=one)
 
@@ -126,7 +126,7 @@ class Pipelines:
     def _parent_states(self, symbol: Symbol, node: syntax.Reference, own: Taken) -> Iterator[_State]:
         parent = self._scope.get(node.parts[0].text)
         if parent is None:
-            if node.parts[0].text not in self._scope.lost:
+            if not self._scope.may_exist(node.parts[0].text):
                 label = self._scope.suggestion(node.parts[0].text, ("model", "pipeline"))
                 message = f"no model or pipeline is called `{node.parts[0].text}`"
                 self._report.error("E0201", message, node.parts[0].span, label)
@@ -155,17 +155,15 @@ class Pipelines:
                 "E0402", message, node.span, "used before it is declared", secondary=[parent.label], help=help
             )
             return
-        others = [
-            Label(one.node.name.span, f"`{one.name}` starts from `{after.name}`")
-            for one, after in zip(trail, [*trail[1:], symbol], strict=True)
-        ]
-        what = "itself" if parent is symbol else f"`{parent.name}`"
+        starts = zip(trail, [*trail[1:], symbol], strict=False)  # none where it starts from itself
+        others = [Label(one.node.name.span, f"`{one.name}` starts from `{after.name}`") for one, after in starts]
+        what = f"`{parent.name}`" if trail else "itself"
         self._report.error(
             "E0401",
             f"`{symbol.name}` is its own ancestor",
             node.span,
             f"`{symbol.name}` starts from {what}",
-            secondary=[] if parent is symbol else others,
+            secondary=others,
             help="start one of them from a model",
         )
 
@@ -216,6 +214,7 @@ class Pipelines:
             if operation is not None:
                 steps.append(Step(operation, _place(call)))
         parent = self._parent_name(node, start)
+        self._names[start.name] = start.names
         self.done[start.name] = PipelineDecl(
             start.name, start.declared, parent, tuple(steps), start.taken.texts, _place(node.name)
         )

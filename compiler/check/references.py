@@ -78,7 +78,7 @@ class References:
             value = value.alternatives[around.choices[id(value)]]
         if isinstance(value, syntax.Number) and isinstance(value.value, int) and not value.unit and value.value >= 0:
             return value.value
-        if symbol is None and node.text in self._scope.lost:
+        if symbol is None and self._scope.may_exist(node.text):
             return False
         label = self._scope.suggestion(node.text, ("param",)) if symbol is None else "not a whole number"
         secondary = [symbol.label] if symbol else []
@@ -151,7 +151,7 @@ class References:
         """Resolve a name where any value may stand."""
         symbol = self._scope.get(node.parts[0].text)
         if symbol is None:
-            if node.parts[0].text in self._scope.lost:
+            if self._scope.may_exist(node.parts[0].text):
                 return _failed()
             label = self._scope.suggestion(node.parts[0].text, ("param", "data", "model", "pipeline", "loss", "metric"))
             return site.error(
@@ -186,7 +186,7 @@ class References:
         name = node.parts[0].text
         symbol = self._scope.get(name)
         if symbol is None:
-            if name in self._scope.lost:
+            if self._scope.may_exist(name):
                 return _failed()
             label = self._scope.suggestion(name, kinds, builtin or ())
             return site.error(around.report, "E0201", f"no {_bare(wanted)} is called `{name}`", node.parts[0], label)
@@ -213,7 +213,7 @@ class References:
 
 
 def _bare(words: str) -> str:
-    return {"data": "data set"}.get(words, words.removeprefix("a "))
+    return {"data": "data set"}.get(words, words.removeprefix("a ").replace(" or a ", " or "))
 
 
 def _failed() -> _Failed:

@@ -44,10 +44,11 @@ class Report:
         label: str = "",
         *,
         secondary: Sequence[Label] = (),
+        notes: Sequence[str] = (),
         help: str | None = None,
     ) -> None:
         """Report something that does not stop the recipe."""
-        self.error(code, message, span, label, secondary=secondary, help=help, severity="warning")
+        self.error(code, message, span, label, secondary=secondary, notes=notes, help=help, severity="warning")
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:

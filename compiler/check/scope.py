@@ -40,9 +40,14 @@ class Symbol:
 class Scope:
     """The declared names of a recipe and its imports."""
 
-    def __init__(self, lost: frozenset[str] = frozenset()) -> None:
+    def __init__(self, lost: frozenset[str] = frozenset(), incomplete: bool = False) -> None:
         self._symbols: dict[str, Symbol] = {}
-        self.lost = lost
+        self._lost = lost
+        self._incomplete = incomplete
+
+    def may_exist(self, name: str) -> bool:
+        """Say whether an unknown name may be declared in what a syntax error or a failed import swallowed."""
+        return self._incomplete or name in self._lost
 
     def declare(self, node: syntax.Param | syntax.Declaration | syntax.Pipeline, report: Report) -> bool:
         """Add a declaration; a name that is taken, or that every pipeline has as a measure, is reported."""

