@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from mopt.ir.dtypes import dims
 from mopt.ir.module import Module
-from mopt.ir.walk import captures, nested_graphs, subgraphs_of
+from mopt.ir.walk import nested_graphs
 from mopt.ir.weights import constant_tensor, is_constant
 
 DEFAULT_BATCH = 1
@@ -74,7 +74,7 @@ def resolve(module: Module, bound: Mapping[str, int]) -> Sizes:
     for _ in range(_ROUNDS):
         module.infer_shapes()
         constants = _constants(module)
-        if not (_fold(module, constants) | _take_branches(module, constants) | _push_inwards(module, constants)):
+        if not (_fold(module, constants) | _take_branches(module, constants)):
             break
     return {
         value: shape
@@ -156,24 +156,6 @@ def _take_branches(module: Module, constants: Constants) -> bool:
                 old.replace_all_uses_with(new, replace_graph_outputs=True)
             graph.remove(node)
             changed = True
-    return changed
-
-
-def _push_inwards(module: Module, constants: Constants) -> bool:
-    """Give inner graphs copies of the small constants they capture: inference does not look outside for values."""
-    changed = False
-    for graph in nested_graphs(module.graph):
-        for owner in graph:
-            for index, inner in enumerate(subgraphs_of(owner)):
-                own = set(nested_graphs(inner))
-                for value in captures(owner):
-                    uses = [use for use in value.uses() if use.node.graph in own]
-                    if value not in constants or not uses:
-                        continue
-                    copy = _initializer(inner, f"{value.name}/{owner.name}/{index}", constants[value])
-                    for use in uses:
-                        use.node.replace_input_with(use.idx, copy)
-                    changed = True
     return changed
 
 

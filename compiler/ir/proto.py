@@ -6,11 +6,11 @@ import logging
 
 import onnx
 import onnx_ir as ir
+from mopt.ir.bare import forget_inferable
 from mopt.ir.errors import IRError, LoadError
 from mopt.ir.module import Module
 from mopt.ir.normalise import normalise
 from mopt.ir.provenance import strip_proto
-from mopt.ir.shapes import forget_inferable
 from mopt.ir.skeleton import replace_tensors
 from mopt.ir.sparse import densify
 from mopt.ir.wellformed import check_names, check_versions

@@ -12,12 +12,12 @@ from typing import BinaryIO
 import onnx
 import onnx_ir as ir
 from mopt.ir import wire
+from mopt.ir.bare import forget_inferable
 from mopt.ir.errors import IRError, SaveError
 from mopt.ir.mapped import write_tensor
 from mopt.ir.module import Module
 from mopt.ir.proto import root_cause
 from mopt.ir.provenance import strip_proto
-from mopt.ir.shapes import forget_inferable
 from mopt.ir.skeleton import new_token, skeleton
 
 _STREAMED_FROM = 1024

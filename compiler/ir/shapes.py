@@ -12,13 +12,10 @@ from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
+from mopt.ir.bare import bare_proto, proto_graphs
 from mopt.ir.dtypes import dims
 from mopt.ir.module import Module
-from mopt.ir.skeleton import new_token, skeleton
 from mopt.ir.walk import nested_graphs
-
-_THRESHOLD = 4096
-"""Bytes from which on a tensor is not shown to inference: shapes, pads and axes are smaller."""
 
 _GENERATED = re.compile(r"unk__\d+")
 
@@ -81,60 +78,11 @@ def inferred_types(module: Module) -> dict[str, onnx.TypeProto]:
     proto = bare_proto(module)
     inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
     found: dict[str, onnx.TypeProto] = {}
-    for graph in _graphs(inferred):
+    for graph in proto_graphs(inferred):
         for info in [*graph.input, *graph.value_info, *graph.output]:
             if info.type.WhichOneof("value") is not None:
                 found[info.name] = info.type
     return found
-
-
-def bare_proto(module: Module) -> onnx.ModelProto:
-    """Return the module for inference: no large weights, no stored types but the inputs' and unknown operators'."""
-    proto, _ = skeleton(module, _THRESHOLD, new_token())
-    trusted = forget_inferable(proto)
-    for function in proto.functions:
-        del function.value_info[:]
-    for graph in _graphs(proto):
-        for info in graph.output:
-            if info.name not in trusted:
-                info.type.Clear()
-    return proto
-
-
-def forget_inferable(proto: onnx.ModelProto) -> set[str]:
-    """Remove stored types of inner values from a proto, in place, but for the outputs of unknown operators.
-
-    Values of functions have other shapes in every call and are not inferred: what is stored of them stays.
-
-    Returns:
-        The names of those.
-    """
-    local = {(function.domain, function.name) for function in proto.functions}
-    trusted: set[str] = set()
-    for graph in _graphs(proto):
-        for node in graph.node:
-            if (node.domain, node.op_type) not in local and not _has_schema(node):
-                trusted.update(node.output)
-    for graph in _graphs(proto):
-        kept = [info for info in graph.value_info if info.name in trusted]
-        del graph.value_info[:]
-        graph.value_info.extend(kept)
-    return trusted
-
-
-def _graphs(proto: onnx.ModelProto) -> list[onnx.GraphProto]:
-    graphs = [proto.graph]
-    for graph in graphs:
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    graphs.append(attribute.g)
-                graphs.extend(attribute.graphs)
-    return graphs
-
-
-def _has_schema(node: onnx.NodeProto) -> bool:
-    return bool(onnx.defs.has(node.op_type, domain="" if node.domain == "ai.onnx" else node.domain))
 
 
 def _inferable(graph: ir.Graph) -> list[ir.Value]:

@@ -6,7 +6,8 @@ import mopt.ir
 import numpy as np
 import onnx
 import pytest
-from mopt.ir import Module, shapes
+from mopt.ir import Module
+from mopt.ir.bare import bare_proto
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -105,6 +106,24 @@ def test_values_in_branches_are_inferred() -> None:
     assert shape_of(mopt.ir.from_proto(model(text)), "q") == ("N", 4)
 
 
+def test_constants_outside_of_a_branch_are_seen_inside() -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[N, 4] x, bool c) => (float y) <int64[4] pads = {0, 1, 0, 2}> {
+       s = Constant <value = int64[2] {-1, 1}> ()
+       y = If (c) <then_branch = t () => (float r) { q = Pad (x, pads)
+                                                     r = Reshape (q, s) }, else_branch = e () => (float r) {
+                   r = If (c) <then_branch = t () => (float u) { u = Pad (x, pads) },
+                               else_branch = e () => (float v) { v = Reshape (x, s) }> }>
+    }
+    """
+    module = mopt.ir.from_proto(model(text))
+    assert shape_of(module, "q") == ("N", 7)
+    assert shape_of(module, "u") == ("N", 7)
+    assert shape_of(module, "v")[1] == 1
+    assert mopt.ir.verify(module) == []
+
+
 def test_a_model_that_inference_refuses_is_loaded_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("no idea\nsecond line")
@@ -121,7 +140,7 @@ def test_inference_needs_no_weights() -> None:
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((4, 640), np.float32), "w"))
     module = mopt.ir.from_proto(proto)
     assert module.outputs[0].shape == ("N", 640)
-    assert shapes.bare_proto(module).ByteSize() < 500
+    assert bare_proto(module).ByteSize() < 500
 
 
 def test_generated_names_are_not_kept_beyond_one_inference() -> None:
