@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mopt.build.rows import Latency, Row
@@ -129,7 +129,20 @@ def footnotes(results: Results) -> Sequence[str]:
                 notes.append(f"✗ {row.pipeline}: `{result.text}`: {result.left:.6g} against {result.right:.6g}")
             elif result.held is not True:
                 notes.append(f"? {row.pipeline}: `{result.text}`: {result.reason}")
-        if row.failure is not None:
-            notes.append(f"{row.pipeline}: {row.failure.where}: {row.failure.message}")
-        notes.extend(f"{row.pipeline} ({row.target}): {note}" for note in row.notes)
+    notes.extend(
+        _grouped(
+            (row.pipeline, f"{row.failure.where}: {row.failure.message}")
+            for row in results.rows
+            if row.failure is not None
+        )
+    )
+    notes.extend(_grouped((row.pipeline, note) for row in results.rows for note in row.notes if note != row.untimed))
     return tuple(dict.fromkeys(notes))
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Say once what holds of several pipelines."""
+    who: dict[str, dict[str, None]] = {}
+    for name, text in pairs:
+        who.setdefault(text, {})[name] = None
+    return [f"{', '.join(names)}: {text}" for text, names in who.items()]
