@@ -29,7 +29,7 @@ def compare(
     """Compare two modules; see `mopt.diff.diff`."""
     prints = Prints()
     # One canonical direction, so that the two directions of a diff are each other's mirror.
-    if _outline(a, prints, weights) > _outline(b, prints, weights):
+    if _comes_after(a, b, prints, weights):
         return _compare(b, a, prints, weights, (labels[1], labels[0]), bindings, step).mirrored()
     return _compare(a, b, prints, weights, labels, bindings, step)
 
@@ -107,22 +107,35 @@ def _told(module: Module) -> dict[str, str]:
     return told
 
 
-def _outline(module: Module, prints: Prints, weights: bool) -> tuple[Any, ...]:
-    """Return what orders two modules, whatever the order they come in."""
-    nodes = list(module.nodes(functions=True))
-    shape = [
+def _comes_after(a: Module, b: Module, prints: Prints, weights: bool) -> bool:
+    """Tell which of two modules is the greater, in some total order of their contents: cheap keys first."""
+    for key in (_interface_key, _nodes_key, lambda module: _weights_key(module, prints, weights)):
+        first, second = key(a), key(b)
+        if first != second:
+            return bool(first > second)
+    return False
+
+
+def _interface_key(module: Module) -> tuple[Any, ...]:
+    interface = [str(info) for info in (*module.inputs, *module.outputs)]
+    return (len(module.graph), interface, sorted(_told(module).items()))
+
+
+def _nodes_key(module: Module) -> list[Any]:
+    return [
         (
             node.op_type,
             node.name or "",
-            tuple(value.name or "" if value is not None else "" for value in node.inputs),
-            tuple(value.name or "" for value in node.outputs),
-            tuple((name, "" if attribute.is_ref() else str(attribute.value)) for name, attribute in _plain(node)),
+            [value.name or "" if value is not None else "" for value in node.inputs],
+            [value.name or "" for value in node.outputs],
+            [(name, "" if attribute.is_ref() else str(attribute.value)) for name, attribute in _plain(node)],
         )
-        for node in nodes
+        for node in module.nodes(functions=True)
     ]
-    contents = [(weight.name, prints.of(weight.tensor) if weights else ()) for weight in module.weights()]
-    interface = [str(info) for info in (*module.inputs, *module.outputs)]
-    return (len(nodes), shape, interface, contents, sorted(_told(module).items()))
+
+
+def _weights_key(module: Module, prints: Prints, weights: bool) -> list[Any]:
+    return [(weight.name, prints.of(weight.tensor) if weights else ()) for weight in module.weights()]
 
 
 def _plain(node: Any) -> list[tuple[str, Any]]:

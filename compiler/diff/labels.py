@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from enum import IntEnum
 
-from mopt.diff.prints import Prints, dims
+from mopt.diff.prints import Prints
 from mopt.diff.scope import COMMUTATIVE, Kind, Scope, Source, Use
 
 
@@ -167,12 +167,12 @@ class Labels:
     def _weight(self, source: Source, detail: Detail) -> Hashable:
         if source.kind != Kind.WEIGHT:
             return int(source.kind == Kind.ABSENT)
-        tensor = self.scope.weights[source.index].tensor
+        held = self.scope.weights[source.index]
         if detail == Detail.TYPES:
             return "weight"
         if detail == Detail.SHAPES or not self.weights:
-            return (tensor.dtype.name, dims(tensor))
-        return self.prints.of(tensor)
+            return (held.tensor.dtype.name, held.shape)
+        return self.prints.of(held.tensor)
 
     def _labels_of(self, body: Scope) -> Labels:
         """Return labels of a body as seen from outside: inputs and outputs by position, captures by their use."""

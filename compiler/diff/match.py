@@ -19,7 +19,7 @@ from mopt.diff.align import inside_groups
 from mopt.diff.labels import Detail, Interner, Labels
 from mopt.diff.model import How
 from mopt.diff.pairing import SMALL, Evidence, Pairing
-from mopt.diff.prints import Prints, dims
+from mopt.diff.prints import Prints
 from mopt.diff.refine import Refiner
 from mopt.diff.scope import Kind, Scope, Source
 from mopt.ir import provenance
@@ -41,6 +41,7 @@ class Matcher:
         self.pairing = Pairing(a, b, labels, prints)
         self._heap: list[tuple[float, int, int]] = []
         self._put_off: set[tuple[int, int]] = set()
+        self._phase: tuple[int, Detail | None] = (-1, None)
 
     def run(self) -> Pairing:
         """Find all pairs."""
@@ -99,8 +100,11 @@ class Matcher:
         for x, y in _unique(free_a, free_b):
             if pairing.free(x, y):
                 self._pair(x, y, "structure")
-        self._offer_again()
+        # Put off offers are worth a second look only where new pairs support them, or the test became easier.
+        if self._phase != (len(pairing.how), detail):
+            self._offer_again()
         self._spread(detail)
+        self._phase = (len(pairing.how), detail)
         for xs, ys in _alike(free_a, free_b):
             if len(xs) != len(ys):
                 continue
@@ -109,7 +113,7 @@ class Matcher:
                 if not options:
                     continue
                 y, evidence = max(options, key=lambda option: (option[1].score, -option[0]))
-                if detail == Detail.CONTENTS or (evidence.agree and not evidence.conflict):
+                if detail == Detail.CONTENTS or (evidence.agree and not evidence.conflict and not evidence.bypassed):
                     self._pair(x, y, "structure")
                     self._spread(detail)
 
@@ -121,7 +125,7 @@ class Matcher:
                 if not self.pairing.free(x, y):
                     continue
                 evidence = self.pairing.evidence(x, y)
-                if detail == Detail.SHAPES or evidence.conflict <= evidence.agree + evidence.alike:
+                if detail == Detail.SHAPES or evidence.conflict <= evidence.agree + evidence.bypassed + evidence.alike:
                     self._pair(x, y, "structure")
                     found = True
             self._offer_again()
@@ -142,7 +146,7 @@ class Matcher:
             prints = [
                 (slot, self.prints.of(side.weights[source.index].tensor))
                 for slot, source in enumerate(sources)
-                if source.kind == Kind.WEIGHT and math.prod(dims(side.weights[source.index].tensor)) >= SMALL
+                if source.kind == Kind.WEIGHT and math.prod(side.weights[source.index].shape) >= SMALL
             ]
             found.append((side.types[number], tuple(prints)) if prints else None)
         return found
@@ -219,7 +223,7 @@ class Matcher:
             return False
         if detail is None:
             return evidence.score > 0
-        return not evidence.conflict and evidence.unlike <= (0.0, 1.0, 2.0)[detail]
+        return not evidence.conflict and not evidence.bypassed and evidence.unlike <= (0.0, 1.0, 2.0)[detail]
 
 
 def _unique(first: list[Hashable], second: list[Hashable]) -> list[tuple[int, int]]:

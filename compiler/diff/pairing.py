@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mopt.diff.labels import Detail, Labels
 from mopt.diff.model import How
-from mopt.diff.prints import Prints, dims
+from mopt.diff.prints import Prints
 from mopt.diff.scope import COMMUTATIVE, Kind, Scope, Source, Use
 
 SMALL = 8
@@ -19,24 +19,25 @@ _FAR = 16
 """Unpaired operators that are looked through, at most."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Evidence:
     """What speaks for and against one pair of operators.
 
-    `agree` counts neighbours already paired with each other in the same slot, `conflict` those paired otherwise;
-    `open` those not yet paired; `alike` is what the two have in common by themselves, `unlike` what differs.
+    `agree` counts neighbours paired with each other in the same slot, `bypassed` those that are so but for operators
+    that came or went in between, `conflict` those paired otherwise; `alike` is what the two have in common by
+    themselves, `unlike` what differs.
     """
 
-    agree: float
-    conflict: float
-    open: int
-    alike: float
-    unlike: float
+    agree: float = 0.0
+    bypassed: float = 0.0
+    conflict: float = 0.0
+    alike: float = 0.0
+    unlike: float = 0.0
 
     @property
     def score(self) -> float:
         """A number to compare pairs by; no probability."""
-        return 2 * self.agree - 1.5 * self.conflict + self.alike - 0.75 * self.unlike
+        return 2 * self.agree + self.bypassed - 1.5 * self.conflict + self.alike - 0.75 * self.unlike
 
 
 class Pairing:
@@ -88,39 +89,31 @@ class Pairing:
 
     def evidence(self, x: int, y: int) -> Evidence:
         """Weigh a pair."""
-        agree = conflict = alike = unlike = 0.0
-        unknown = 0
+        found = Evidence()
         for sa, sb in self.slots(x, y):
             if sa.kind == Kind.WEIGHT and sb.kind == Kind.WEIGHT:
                 same, weight = self._alike(sa, sb)
-                alike, unlike = alike + same * weight, unlike + (1 - same) * min(weight, 1)
-            elif sa.kind != sb.kind:
-                open_ended = Kind.NODE in (sa.kind, sb.kind) and not self._settled(sa, sb)
-                conflict += 0.25 if open_ended else 0.5
-            elif sa.kind == Kind.ABSENT:
+                found.alike += same * weight
+                found.unlike += (1 - same) * min(weight, 1)
+            elif sa.kind == sb.kind == Kind.ABSENT:
                 continue
             elif self.corresponds(sa, sb):
-                agree += 1
-            elif sa.kind == Kind.NODE and not self._settled(sa, sb):
-                unknown += 1
+                found.agree += 1
             else:
-                conflict += self._weight_of_conflict(sa, sb)
-        more = self._below(x, y)
-        agree, conflict, unknown = agree + more[0], conflict + more[1], unknown + more[2]
+                self._disagree(sa, sb, found)
+        self._weigh_readers(x, y, found)
         attributes_a, attributes_b = self.a.attributes[x], self.b.attributes[y]
         if attributes_a == attributes_b:
-            alike += 1
+            found.alike += 1
         else:
             names = attributes_a.keys() | attributes_b.keys()
-            unlike += sum(attributes_a.get(name) != attributes_b.get(name) for name in names)
-        alike += self._provenance(x, y)
+            found.unlike += sum(attributes_a.get(name) != attributes_b.get(name) for name in names)
+        found.alike += self._provenance(x, y)
         if self.a.operators[x].name == self.b.operators[y].name:
-            alike += 0.01  # a tie-break only: names alone never pair
-        return Evidence(agree, conflict, unknown, alike, unlike)
+            found.alike += 0.01  # a tie-break only: names alone never pair
+        return found
 
-    def _below(self, x: int, y: int) -> tuple[float, float, int]:
-        agree = conflict = 0.0
-        unknown = 0
+    def _weigh_readers(self, x: int, y: int, found: Evidence) -> None:
         outputs = min(len(self.a.operators[x].outputs), len(self.b.operators[y].outputs))
         for output in range(outputs):
             sa, sb = Source(Kind.NODE, x, output), Source(Kind.NODE, y, output)
@@ -128,50 +121,46 @@ class Pairing:
             for use in self.a.feeds(sa):
                 partner = self.to_b[use.operator]
                 if partner < 0:
-                    unknown += 1
-                elif (partner, self.labels[0].slot_key(use)) in wanted:
-                    agree += 1
+                    continue
+                if (partner, self.labels[0].slot_key(use)) in wanted:
+                    found.agree += 1
                 else:
-                    conflict += self._weight_of_conflict(sa, self._read_instead(use, partner))
+                    self._disagree(sa, self._read_instead(use, partner), found, own=x)
             exits_a, exits_b = self.labels[0].exits(sa), self.labels[1].exits(sb)
             shared = sum(colour in exits_b for colour in exits_a)
-            agree += shared
-            conflict += 0.5 * (len(exits_a) - shared + len(exits_b) - shared)
-        return agree, conflict, unknown
+            found.agree += shared
+            found.conflict += 0.5 * (len(exits_a) - shared + len(exits_b) - shared)
 
     def _read_instead(self, use: Use, partner: int) -> Source:
         """Return what an operator's partner reads in the slot of `use`."""
         sources = self.b.sources[partner]
         return sources[use.slot] if use.slot < len(sources) else Source(Kind.ABSENT)
 
-    def _weight_of_conflict(self, sa: Source, sb: Source) -> float:
-        """Return less where operators that came or went explain why two slots read something else."""
-        free_a = sa.kind == Kind.NODE and self.to_b[sa.index] < 0
+    def _disagree(self, sa: Source, sb: Source, found: Evidence, own: int = -1) -> None:
+        """Weigh two sources that do not correspond. `own` is an operator that counts as paired."""
+        free_a = sa.kind == Kind.NODE and self.to_b[sa.index] < 0 and sa.index != own
         free_b = sb.kind == Kind.NODE and self.to_a[sb.index] < 0
         if free_a and free_b:
-            return 0.5
-        if free_a:
-            return 0.25 if any(self.corresponds(above, sb) for above in _above(self.a, self.to_b, sa)) else 1.0
-        if free_b:
-            return 0.25 if any(self.corresponds(sa, above) for above in _above(self.b, self.to_a, sb)) else 1.0
-        return 1.0
-
-    def _settled(self, sa: Source, sb: Source) -> bool:
-        """Tell whether one of two sources is known to stand for something else."""
-        settled_a = sa.kind != Kind.NODE or self.to_b[sa.index] >= 0
-        settled_b = sb.kind != Kind.NODE or self.to_a[sb.index] >= 0
-        return settled_a or settled_b
+            return
+        if free_a and any(self.corresponds(above, sb) for above in _above(self.a, self.to_b, sa)):
+            found.bypassed += 1
+        elif free_b and any(self.corresponds(sa, above) for above in _above(self.b, self.to_a, sb)):
+            found.bypassed += 1
+        elif sa.kind != sb.kind:
+            found.conflict += 0.25 if free_a or free_b else 0.5
+        else:
+            found.conflict += 1
 
     def _alike(self, sa: Source, sb: Source) -> tuple[float, float]:
         """Return how alike two weights are (0 to 1), and how much that says."""
-        a, b = self.a.weights[sa.index].tensor, self.b.weights[sb.index].tensor
-        elements = max(math.prod(dims(a)), math.prod(dims(b)))
+        a, b = self.a.weights[sa.index], self.b.weights[sb.index]
+        elements = max(math.prod(a.shape), math.prod(b.shape))
         weight = 0.5 if elements < SMALL else 2.0
-        if dims(a) != dims(b):
-            return (0.25 if len(dims(a)) == len(dims(b)) else 0.0), weight
+        if a.shape != b.shape:
+            return (0.25 if len(a.shape) == len(b.shape) else 0.0), weight
         if not self.labels[0].weights:
-            return float(a.dtype == b.dtype), weight
-        return (1.0 if self.prints.of(a) == self.prints.of(b) else 0.5), weight
+            return float(a.tensor.dtype == b.tensor.dtype), weight
+        return (1.0 if self.prints.of(a.tensor) == self.prints.of(b.tensor) else 0.5), weight
 
     def _provenance(self, x: int, y: int) -> float:
         if self.origins is None:
@@ -201,8 +190,10 @@ class Pairing:
 
     def _is(self, sa: Source, sb: Source) -> bool:
         if sa.kind == Kind.WEIGHT and sb.kind == Kind.WEIGHT:
-            a, b = self.a.weights[sa.index].tensor, self.b.weights[sb.index].tensor
-            return self.prints.of(a) == self.prints.of(b) if self.labels[0].weights else dims(a) == dims(b)
+            a, b = self.a.weights[sa.index], self.b.weights[sb.index]
+            if not self.labels[0].weights:
+                return a.shape == b.shape
+            return self.prints.of(a.tensor) == self.prints.of(b.tensor)
         return self.corresponds(sa, sb)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import onnx_ir as ir
 
 from mopt.diff.attributes import effective_attributes, operator_type
-from mopt.diff.prints import Prints
+from mopt.diff.prints import Prints, dims
 from mopt.ir.walk import captures
 
 
@@ -56,6 +56,10 @@ class Held:
     tensor: ir.TensorProtocol
     stored: Literal["initializer", "constant"]
     own: bool
+    shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.shape = dims(self.tensor)  # asked for often, and slow to ask the tensor for
 
 
 class Scope:

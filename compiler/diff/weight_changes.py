@@ -16,7 +16,7 @@ from mopt.diff.decode import constant_cone, decoded
 from mopt.diff.groups import new_history
 from mopt.diff.listing import operator
 from mopt.diff.model import Operator, Rename, WeightChange, WeightFacts
-from mopt.diff.prints import Prints, dims
+from mopt.diff.prints import Prints
 from mopt.diff.scope import Held, Kind, Scope, Source
 from mopt.diff.scopes import ScopeMatcher, ScopePair
 from mopt.diff.weights import error, facts, is_number, measure
@@ -105,7 +105,7 @@ class WeightComparison:
         if cone is None or held.value in self._seen[mirrored] or not is_number(held.tensor.dtype):
             return
         array = decoded(scopes[1], coded, cone)
-        if array is None or array.shape != dims(held.tensor):
+        if array is None or array.shape != held.shape:
             return
         parts = [scopes[1].weights[index] for index in cone[1]]
         main = max(parts, key=lambda part: part.tensor.nbytes)
@@ -127,7 +127,7 @@ class WeightComparison:
             for held in everything:
                 if held.value not in self._seen[side]:
                     tensor = held.tensor
-                    key = self._prints.of(tensor) if self._contents else (tensor.dtype.name, dims(tensor))
+                    key = self._prints.of(tensor) if self._contents else (tensor.dtype.name, held.shape)
                     left[side][key].append(held)
         for key, first in left[0].items():
             for a, b in zip(first, left[1].get(key, ()), strict=False):
@@ -143,8 +143,8 @@ class WeightComparison:
                 for source in sources:
                     if source.kind == Kind.WEIGHT:
                         held = scope.weights[source.index]
-                        if held.value not in self._seen[side] and len(dims(held.tensor)) > 1:
-                            left[side][dims(held.tensor)].append(held)
+                        if held.value not in self._seen[side] and len(held.shape) > 1:
+                            left[side][held.shape].append(held)
             for shape, first in left[0].items():
                 second = left[1].get(shape, [])
                 if len(first) == len(second) == 1:
@@ -154,7 +154,7 @@ class WeightComparison:
 
     def _judge(self, pair: _Pair) -> None:
         a, b = pair.a.tensor, pair.b.tensor
-        if a is b or (self._prints.same(a, b) if self._contents else (a.dtype, dims(a)) == (b.dtype, dims(b))):
+        if a is b or (self._prints.same(a, b) if self._contents else (a.dtype, pair.a.shape) == (b.dtype, pair.b.shape)):
             if pair.a.stored != pair.b.stored:
                 self.moved[pair.b.stored == "constant"] += 1
             if pair.a.value.name != pair.b.value.name:
