@@ -12,6 +12,9 @@ from mopt.grammar.tokens import Token
 
 END = "$END"
 
+_BEGINS_ITEM = {"_steps": "REQUIRE", "_statements": "PIPELINE"}
+"""A terminal that begins an item of a list, and nothing else there."""
+
 Reduce = Callable[[str, list[Any]], Any]
 """Builds the value of a rule from the values of its parts (tokens and built values)."""
 
@@ -134,11 +137,19 @@ class Automaton:
         row = self._table.states[self._states[-1]]
         return frozenset(symbol for symbol in row if symbol.isupper() and self.accepts(symbol))
 
-    def unwind(self, rule: str) -> bool:
+    def _settle(self, type: str) -> None:
+        """Do the reductions that are due before a terminal, if it could stand here."""
+        if self.accepts(type):
+            while (action := self._table.states[self._states[-1]][type]) < 0:
+                self._step(action)
+
+    def unwind(self, rule: str, settle: bool = True) -> bool:
         """Drop what is unfinished back to the innermost list of `rule` (`_steps`, `_statements`); say if there is one.
 
-        The list itself, with all that it holds so far, stays.
+        The list itself, with all that it holds so far, stays; an item that is complete joins it if `settle`.
         """
+        if settle:
+            self._settle(_BEGINS_ITEM[rule])
         for depth in range(len(self._states) - 1, -1, -1):
             goto = self._table.states[self._states[depth]].get(rule)
             if goto is not None:

@@ -11,10 +11,11 @@ from mopt.grammar.build import Builder
 from mopt.grammar.diagnostics import Diagnostic, Label
 from mopt.grammar.expectation import describe, describe_token
 from mopt.grammar.source import Source, Span
-from mopt.grammar.tokens import CLOSERS, RESERVED, SIGNS, STATEMENT_KEYWORDS, Scan, Token
+from mopt.grammar.tokens import CLOSERS, MAX_FAULTS, RESERVED, SIGNS, STATEMENT_KEYWORDS, Scan, Token
 
 _KEYWORDS = frozenset(word.upper() for word in STATEMENT_KEYWORDS)
 _NAMES = _KEYWORDS | {"NAME"}
+_OPERAND = frozenset(("INT", "NUMBER", "MINUS", "LPAR", "NAME"))
 _SIGN_KINDS = frozenset(SIGNS.values())
 _RESERVED = frozenset(word.upper() for word in RESERVED)
 
@@ -66,7 +67,7 @@ def parse_value(source: Source) -> tuple[syntax.Value | None, tuple[Diagnostic, 
         token = _end(source, scan.tokens)
         value = automaton.finish()
     except UnexpectedTerminalError:
-        faults.append(_fault(source, automaton, token, None, None))
+        faults.append(_fault(source, automaton.expected(), token, None, None))
     diagnostics = (*scan.diagnostics, *builder.diagnostics, *faults)
     return (None if diagnostics else value), diagnostics
 
@@ -110,18 +111,42 @@ class _Parser:
             except UnexpectedTerminalError:
                 if index and self._begins_line(index - 1) and self._is_statement(index - 1):
                     index -= 1  # `evaluate(data=x,` and then a statement: its keyword was taken for a name
+                swallowed = self._swallowed_step(index)
+                index = swallowed if swallowed is not None else index
                 token = tokens[index] if index < len(tokens) else _end(self._source, tokens)
                 opening = self._innermost_opening(index)
                 before = tokens[index - 1] if index and (token.type == END or self._begins_line(index)) else None
-                self._faults.append(_fault(self._source, automaton, token, opening, before))
-                resumed = self._recover(index)
+                expected = _OPERAND if swallowed is not None else automaton.expected()
+                self._faults.append(_fault(self._source, expected, token, opening, before))
+                resumed = self._recover(index, settle=swallowed is None)
                 if resumed <= last:  # never twice at the same place
                     automaton.unwind("_statements")
                     resumed = last + 1
+                if len(self._faults) == MAX_FAULTS:
+                    automaton.unwind("_statements")
+                    resumed = len(tokens)
                 index = last = resumed
 
-    def _recover(self, index: int) -> int:
-        """Put the automaton into a state that takes the terminal at the index returned."""
+    def _swallowed_step(self, index: int) -> int | None:
+        """Return where a step begins whose name was taken for the end of what stands before it, if so.
+
+        `require size <=` and, on the next line, `simplify()`.
+        """
+        tokens = self._tokens
+        if index >= len(tokens) or tokens[index].type != "LPAR":
+            return None
+        start = index - 1
+        while start > 1 and tokens[start - 1].type == "DOT":
+            start -= 2
+        if start > 0 and self._begins_line(start) and self._is_step(start, bare=False):
+            return start
+        return None
+
+    def _recover(self, index: int, settle: bool) -> int:
+        """Put the automaton into a state that takes the terminal at the index returned.
+
+        `settle`: what is complete so far counts.
+        """
         brace = self._pipeline_brace(index)
         self._brace = None
         for at in range(index, len(self._tokens)):
@@ -129,23 +154,23 @@ class _Parser:
                 continue
             kind = self._tokens[at].type
             if self._is_statement(at) or (at > index and self._is_misspelt_statement(at)):
-                self._close_pipeline(brace)
+                self._close_pipeline(brace, settle)
                 self._resumed = at
                 return at
             is_step = kind in ("REQUIRE", "RBRACE") or self._is_step(at, bare=at > index)
-            if brace and is_step and self._automaton.unwind("_steps"):
+            if brace and is_step and self._automaton.unwind("_steps", settle):
                 self._resumed, self._brace = at, brace
                 return at
-        self._close_pipeline(brace)
+        self._close_pipeline(brace, settle)
         return len(self._tokens)
 
-    def _close_pipeline(self, brace: Token | None) -> None:
+    def _close_pipeline(self, brace: Token | None, settle: bool) -> None:
         # A pipeline whose brace is missing still counts: its name is known to what follows.
-        if brace and self._automaton.unwind("_steps"):
+        if brace and self._automaton.unwind("_steps", settle):
             at = self._tokens[-1].end
             self._automaton.feed(Token("RBRACE", "}", at, at))
         else:
-            self._automaton.unwind("_statements")
+            self._automaton.unwind("_statements", settle)
 
     def _pipeline_brace(self, index: int) -> Token | None:
         """Return the brace of the pipeline around a terminal."""
@@ -217,18 +242,17 @@ class _Parser:
 
 
 def _fault(
-    source: Source, automaton: Automaton, token: Token, opening: Token | None, before: Token | None
+    source: Source, expected: frozenset[str], token: Token, opening: Token | None, before: Token | None
 ) -> Diagnostic:
     """Describe a terminal that can't stand where it stands.
 
     Args:
         source: the text.
-        automaton: as it is before the terminal.
+        expected: the terminals that could stand there.
         token: the terminal.
         opening: the bracket that is open there.
         before: the terminal before it, if that stands on an earlier line.
     """
-    expected = automaton.expected()
     span = source.span(token.start, max(token.end, token.start))
     found = describe_token(token)
     wanted, help = describe(expected, token)
@@ -247,7 +271,7 @@ def _fault(
             help=help,
         )
     message = f"expected {wanted}"
-    if before is not None and not expected - _SIGN_KINDS:
+    if before is not None and (expected == _OPERAND or not expected - _SIGN_KINDS):
         # What is missing is missing at the end of the line before.
         return Diagnostic(
             "E0101", "error", message, Label(source.span(before.start, before.end), "missing behind this"), help=help

@@ -12,6 +12,9 @@ from mopt.grammar.source import Source
 MAX_DEPTH = 64
 """How deep brackets may nest: what reads a tree recurses, so the depth is bounded where the tree begins."""
 
+MAX_FAULTS = 100
+"""How many mistakes of one kind are reported of one file: more say nothing, and something else is wrong."""
+
 STATEMENT_KEYWORDS = (
     "recipe", "import", "seed", "param", "model", "data", "loss", "metric", "app", "target", "evaluate", "profile",
     "pipeline",
@@ -47,7 +50,8 @@ _SCAN = re.compile(
     |(?P<number>(?P<digits>\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)(?P<unit>%|[^\W\d]\w*)?)
     |(?P<string>"(?:[^"\\\r\n]|\\[^\r\n])*")
     |(?P<comment>\#[^\r\n]*)
-    |(?P<open>"[^\r\n]*)
+    |(?P<open>"[^"\r\n]*?(?=[ \t)\]},]{0,16}(?:[\r\n]|\Z)))
+    |(?P<lone>"[^\r\n]*)
     |(?P<bad>.)""",
     re.VERBOSE | re.DOTALL,
 )
@@ -81,6 +85,8 @@ class Scan:
         self._scan()
 
     def _report(self, code: str, message: str, start: int, end: int, label: str, help: str | None = None) -> None:
+        if len(self.diagnostics) >= MAX_FAULTS:
+            return
         primary = Label(self.source.span(start, end), label)
         self.diagnostics.append(Diagnostic(code, "error", message, primary, help=help))
 
@@ -122,7 +128,7 @@ class Scan:
                 append(self._number(match, start, end))
             elif kind == "string":
                 append(Token("STRING", self._unescape(text[1:-1], start + 1), start, end))
-            elif kind == "open":
+            elif kind in ("open", "lone"):
                 self._unterminated(text, start, end)
                 append(Token("STRING", text[1:], start, end))
             else:
@@ -193,6 +199,9 @@ class Scan:
             help = "a statement ends by itself: leave the `;` out"
         elif text == "%":
             help = "write a ratio without a space: `30%`"
+            if self.tokens and self.tokens[-1].type in ("INT", "NUMBER") and self.tokens[-1].text[-1].isdigit():
+                self.tokens[-1].type = "NUMBER"  # as it was meant
+                self.tokens[-1].text += "%"
         elif text == "!":
             help = "comparisons are `<=`, `>=`, `<`, `>`, `==`, `!=`"
         elif not text.isascii() or not text.isprintable():
