@@ -88,11 +88,16 @@ def refresh_shapes(module: Module) -> None:
     module.touch()
 
 
-def settle_output_shapes(module: Module, observed: Sequence[Observation]) -> None:
+def settle_output_shapes(
+    module: Module, observed: Sequence[Observation], known: Mapping[str, Sequence[int | None]] | None = None
+) -> None:
     """Give each output dimension its number or name, by what the source really returned at several sizes.
 
     A dimension that follows an input's dynamic dimension takes that name; one that never changed, though every
     dynamic dimension did, is a number (unless shapes can follow from values); any other is `OUTPUT_dimAXIS`.
+
+    Args:
+        known: for outputs by name, the sizes that the source framework itself guarantees.
     """
     data_dependent = any(node.op_type in _DATA_DEPENDENT for node in module.nodes())
     dynamic = module.dynamic_dims()
@@ -112,20 +117,27 @@ def settle_output_shapes(module: Module, observed: Sequence[Observation]) -> Non
                 for name in dynamic
                 if name in varied and all(seen.sizes[name] == size for seen, size in zip(observed, sizes, strict=False))
             ]
-            known = inferred[axis]
-            text = known if isinstance(known, int) else getattr(known, "value", None)
+            stored = inferred[axis]
+            text = stored if isinstance(stored, int) else getattr(stored, "value", None)
             if isinstance(text, int) and set(sizes) == {text}:
                 dims.append(text)
             elif text in following:
                 dims.append(str(text))
             elif following:
                 dims.append(following[0])
+            elif _guaranteed(known, value.name, axis) == sizes[0]:
+                dims.append(sizes[0])
             elif len(set(sizes)) == 1 and not data_dependent and varied == set(dynamic):
                 dims.append(sizes[0])
             else:
                 dims.append(re.sub(r"\W+", "_", f"{value.name}_dim{axis}"))
         value.shape = ir.Shape(dims)
     module.touch()
+
+
+def _guaranteed(known: Mapping[str, Sequence[int | None]] | None, name: str | None, axis: int) -> int | None:
+    sizes = (known or {}).get(name or "", ())
+    return sizes[axis] if axis < len(sizes) else None
 
 
 def drop_exporter_metadata(module: Module) -> None:

@@ -53,6 +53,7 @@ def convert_keras(source: KerasSource, scratch: Path, seed: int, phase: Callable
         call,
         spec,
         outputs=source.outputs,
+        shapes=_output_shapes(model),
         sizes=source.sizes,
         opset=source.opset,
         folder=folder,
@@ -196,6 +197,14 @@ def _named(model: Any, returned: Any) -> dict[str, Any]:
     if len(names) != len(flat) or len(set(names)) != len(names):
         names = [f"output_{number}" for number in range(len(flat))]
     return dict(zip(names, flat, strict=True))
+
+
+def _output_shapes(model: Any) -> list[tuple[int | None, ...]]:
+    try:
+        symbolic = model.output
+    except (AttributeError, ValueError):  # a subclassed model has none
+        return []
+    return [tuple(tensor.shape) for tensor in _named(model, symbolic).values()]
 
 
 def _parameters(model: Any) -> dict[str, np.ndarray[Any, Any]]:

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import onnx
-from onnx.defs import OpSchema, SchemaError, get_schema
-
 from mopt.ir import IRError, Module, from_proto, to_proto, verify
 from mopt.ir.provenance import HISTORY, ORIGINS, inherit, stamp_source
 from mopt.ir.walk import model_nodes
 from mopt.passes.contract import PassError
 from mopt.runtime.compare import Drift, compare_modules
 from mopt.runtime.contract import RunError, TargetError
+from onnx.defs import OpSchema, SchemaError, get_schema
 
 if TYPE_CHECKING:
     from mopt.passes.contract import Context
@@ -96,7 +95,8 @@ def _only_wider(old: OpSchema, new: OpSchema) -> bool:
     }
     return (
         same_attributes
-        and [(port.name, str(port.option)) for port in old.inputs] == [(port.name, str(port.option)) for port in new.inputs]
+        and [(port.name, str(port.option)) for port in old.inputs]
+        == [(port.name, str(port.option)) for port in new.inputs]
         and [port.name for port in old.outputs] == [port.name for port in new.outputs]
         and new.deprecated == old.deprecated
     )

@@ -8,11 +8,10 @@ at a new size; that it runs there is all that can be said, and the note says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.ir.module import Module
 from mopt.passes.convert.agreement import TOLERANCE
 from mopt.passes.convert.interface import refresh_shapes, rename_inputs
@@ -21,6 +20,8 @@ from mopt.runtime.contract import RunError, SourceError, TargetError
 from mopt.runtime.inputs import binding_sets, seeded_inputs
 from mopt.runtime.ort import OrtRunner
 from mopt.values import TensorType
+
+_BAKED: Final = "the size may be baked into the graph (in a Reshape, say); export it again with that dimension dynamic"
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -117,6 +118,9 @@ def _check(
         sets = binding_sets(after)
         at_fixed = {**sets[0], **{name: size for name, size in exact.items() if isinstance(size, int)}}
         _same(before, after, renamed, [seeded_inputs(after, at_fixed, seed)], what, old_names)
+        stuck = sorted({name for name, size in exact.items() if all(one[name] == size for one in sets)})
+        if stuck:
+            raise SourceError(f"{what} runs at no other size of {', '.join(stuck)} than {exact[stuck[0]]}: {_BAKED}")
         if whole:
             _same_rows(before, after, renamed, sets, what, seed)
             return f"{', '.join(sorted({want for _, _, want in batch}))} made dynamic; checked sample by sample"
@@ -124,10 +128,7 @@ def _check(
             for sizes in sets:
                 runner.run(seeded_inputs(after, sizes, seed))
     except (RunError, TargetError) as error:
-        raise SourceError(
-            f"{what} does not run with the inputs declared: {error}\n  a size may be baked into the graph "
-            "(in a Reshape, say); export it again with that dimension dynamic"
-        ) from error
+        raise SourceError(f"{what} does not run with the inputs declared: {error}\n  {_BAKED}") from error
     places = ", ".join(f"`{name}` axis {axis}" for name, axis, _ in loosened)
     return f"{places} made dynamic: it runs at other sizes, but there is nothing to compare its outputs with"
 

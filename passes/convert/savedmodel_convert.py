@@ -62,6 +62,7 @@ def convert_savedmodel(source: SavedModelSource, scratch: Path, seed: int, phase
         call,
         spec,
         outputs=source.outputs,
+        shapes=[_sizes(function.structured_outputs[name].shape) for name in sorted(function.structured_outputs)],
         sizes=source.sizes,
         opset=source.opset,
         folder=folder,
@@ -71,6 +72,10 @@ def convert_savedmodel(source: SavedModelSource, scratch: Path, seed: int, phase
         seed=seed,
         phase=phase,
     )
+
+
+def _sizes(shape: Any) -> list[int | None]:
+    return [] if shape.rank is None else list(shape.as_list())
 
 
 def _without_optimizer(folder: Path, copy: Path) -> Path:

@@ -40,6 +40,7 @@ def convert_function(
     spec: Spec,
     *,
     outputs: Sequence[str],
+    shapes: Sequence[Sequence[int | None]],
     sizes: Mapping[str, int],
     opset: int,
     folder: Path,
@@ -56,6 +57,7 @@ def convert_function(
         call: takes a tensor per input, in the order of `spec`; returns tensors by output name.
         spec: the interface of the graph.
         outputs: names for the outputs, or none to keep those that `call` gives.
+        shapes: shapes of the outputs as far as the framework guarantees them, in the order of `call`.
         folder: frames of files below it are the recipe author's.
         parameters: the weights by their own names.
         layers: names of layers, to stamp nodes with.
@@ -93,7 +95,8 @@ def convert_function(
     path = scratch / "tf2onnx.onnx"
     try:
         function = tf.function(lambda *tensors: tuple(call(*tensors).values()), input_signature=signature)
-        captured = {inner.name: outer for outer, inner in function.get_concrete_function(*signature).graph.captures}
+        concrete = function.get_concrete_function(*signature)
+        captured = {inner.name: outer for outer, inner in concrete.graph.captures}
         tf2onnx.convert.from_function(function, input_signature=signature, opset=opset, output_path=str(path))
         module = load(path)
     except IRError as error:
@@ -112,7 +115,8 @@ def convert_function(
     interface.set_input_types(module, spec)
     interface.rename_outputs(module, names)
     interface.refresh_shapes(module)
-    interface.settle_output_shapes(module, observe(lambda at: example(spec, at, seed), run, [dict(traced), *checks]))
+    observed = observe(lambda at: example(spec, at, seed), run, [dict(traced), *checks])
+    interface.settle_output_shapes(module, observed, dict(zip(names, shapes, strict=False)))
     try:
         agreement = agree(module, run, checks, seed)
     except Disagreement as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import io
+import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -136,9 +137,11 @@ def _from_file(path: Path) -> tuple[Any, Kind, Any]:
     if path.suffix == ".pt2" or any(
         name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names
     ):
-        _refuse_pickled_code(path)
         try:
-            program = torch.export.load(str(path))
+            with _tensors_only(path.name):
+                program = torch.export.load(str(path))
+        except SourceError:
+            raise
         except Exception as error:
             raise SourceError(f"{path.name}: torch.export can't load it: {_first_line(error)}") from error
         return program.module(), "exported", program
@@ -146,27 +149,47 @@ def _from_file(path: Path) -> tuple[Any, Kind, Any]:
     raise SourceError(_weights_only(path))
 
 
-def _refuse_pickled_code(path: Path) -> None:
-    """Check that every pickle inside an exported program holds tensors only: its own loader would run the rest."""
-    import pickle
+@contextlib.contextmanager
+def _tensors_only(name: str) -> Iterator[None]:
+    """Make every unpickling in `torch.export.load` a safe one.
 
+    Its own code falls back to unrestricted pickles for example inputs, constants and custom objects. The process
+    is ours alone, so the functions it calls are replaced while it runs.
+
+    Raises:
+        SourceError: something in the file is no tensor, and was not loaded.
+    """
     import torch
 
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as stream:
-                head = stream.read(4)
-            if not (head.startswith(b"PK") or (head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5)):
-                continue
-            try:
-                torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
-            except pickle.UnpicklingError as error:
-                raise SourceError(
-                    f"{path.name} carries pickled code in `{name}`, which loading would run; export it again "
-                    f"without custom objects ({_first_line(error)})"
-                ) from error
-            except (RuntimeError, EOFError, ValueError):
-                continue  # raw tensor bytes that happen to begin like a pickle
+    refused: list[str] = []
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        refused.append("a custom object")
+        raise pickle.UnpicklingError("not loaded: custom objects run code")
+
+    def load_tensors(*arguments: Any, **options: Any) -> Any:
+        try:
+            return plain(*arguments, **{**options, "weights_only": True})
+        except Exception as error:
+            refused.append(_first_line(error))
+            raise
+
+    plain, script = torch.load, torch._C._pickle_load_obj
+    loads, load = pickle.loads, pickle.load
+    torch.load, torch._C._pickle_load_obj = load_tensors, refuse
+    pickle.loads = pickle.load = refuse
+    try:
+        yield
+    except Exception as error:
+        if refused:
+            raise SourceError(
+                f"{name} carries pickled objects that are no tensors, which loading would run as code; export it again "
+                f"without custom objects ({refused[0]})"
+            ) from error
+        raise
+    finally:
+        torch.load, torch._C._pickle_load_obj = plain, script
+        pickle.loads, pickle.load = loads, load
 
 
 def _weights_only(path: Path) -> str:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from mopt.ir import load
 from mopt.values import Location, PythonRef, TensorType
 
@@ -55,7 +54,6 @@ def beside(tmp_path):
 def convert(tmp_path):
     """Convert a PyTorch source in this process (a second one per test would take most of the time)."""
     import torch
-
     from mopt.passes.convert.torch_convert import convert_torch
 
     torch.set_num_threads(1)

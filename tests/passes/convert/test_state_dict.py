@@ -3,9 +3,9 @@
 import os
 import pickle
 import re
+import zipfile
 
 import pytest
-
 from mopt.passes.convert.state_dict import fit, read_state_dict
 from mopt.passes.convert.torch_source import TorchSource
 from mopt.runtime.contract import SourceError
@@ -130,7 +130,12 @@ def test_pickled_module_is_refused(load):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("w.pt", b""), ("w.pth", b"not a pickle"), ("w.safetensors", b"\x08\0\0\0\0\0\0\0garbage!"), ("w.safetensors", b"")],
+    [
+        ("w.pt", b""),
+        ("w.pth", b"not a pickle"),
+        ("w.safetensors", b"\x08\0\0\0\0\0\0\0garbage!"),
+        ("w.safetensors", b""),
+    ],
 )
 def test_damaged_files(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
@@ -156,20 +161,28 @@ def test_weights_where_a_model_is_expected(name, tmp_path, kit, convert):
     from safetensors.torch import save_file
 
     path = tmp_path / name
-    save_file(network().state_dict(), path) if name.endswith("safetensors") else torch.save(network().state_dict(), path)
+    save_file(network().state_dict(), path) if name.endswith("safetensors") else torch.save(
+        network().state_dict(), path
+    )
     with pytest.raises(SourceError, match=r"holds weights, not a model.*torch\(\"model.py:Factory\", weights="):
         convert(TorchSource(Location(str(path)), kit.inputs(x="f32 N 4")))
 
 
-def test_exported_program_with_pickled_code_is_refused_and_not_run(tmp_path, kit, convert):
-    import zipfile
-
-    path, marker = tmp_path / "model.pt2", tmp_path / "was run"
-    torch.export.save(torch.export.export(network().eval(), (torch.zeros(2, 4),)), path)
-    with zipfile.ZipFile(path) as archive:
-        root = archive.namelist()[0].split("/")[0]
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(f"{root}/data/constants/evil.pt", pickle.dumps(Payload(marker), protocol=2))
-    with pytest.raises(SourceError, match="carries pickled code in"):
-        convert(TorchSource(Location(str(path))))
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_exported_program_with_pickled_code_is_refused_and_not_run(protocol, tmp_path, kit, convert):
+    """torch.export's own loader falls back to unrestricted pickles for example inputs."""
+    good, bad, marker = tmp_path / "good.pt2", tmp_path / "bad.pt2", tmp_path / "was run"
+    torch.export.save(torch.export.export(network().eval(), (torch.zeros(2, 4),)), good)
+    replaced = []
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if "sample_inputs" in name:
+                content = pickle.dumps(Payload(marker), protocol=protocol)
+                replaced.append(name)
+            target.writestr(name, content)
+    assert replaced
+    convert(TorchSource(Location(str(good))))
+    with pytest.raises(SourceError, match="bad.pt2 carries pickled objects that are no tensors"):
+        convert(TorchSource(Location(str(bad))))
     assert not marker.exists()

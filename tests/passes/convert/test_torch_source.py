@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-
 from mopt.ir.provenance import origins
 from mopt.passes.convert.torch_source import TorchSource
 from mopt.runtime.contract import SourceError
@@ -85,7 +84,14 @@ def test_layers_are_origins_and_parameters_keep_their_names(kit, convert, saved)
     assert by_operator["MatMul"] == [("head",)]
     names = {weight.name for weight in module.weights()}
     # the head's weight is stored transposed, the gates are stored in another order
-    assert {"stem.0.weight", "layer1.1.conv2.bias", "head.weight", "head.bias", "rnn.weight_ih_l1", "gru.weight_hh_l0"} <= names
+    assert {
+        "stem.0.weight",
+        "layer1.1.conv2.bias",
+        "head.weight",
+        "head.bias",
+        "rnn.weight_ih_l1",
+        "gru.weight_hh_l0",
+    } <= names
     stored = {weight.name: weight for weight in module.weights()}
     np.testing.assert_array_equal(stored["head.weight"].numpy(), reference.head.weight.detach().numpy().T)
 
@@ -145,9 +151,7 @@ def test_state_between_calls_is_refused(kit, convert):
 def test_picky_sizes_are_found_or_asked_for(kit, convert, run_onnx):
     module, _ = convert(TorchSource(kit.factory("small.py:MultipleOf"), kit.inputs(x="f32 N W")))
     run_onnx(module, {"x": np.zeros((2, 36), np.float32)})
-    module, notes = convert(
-        TorchSource(kit.factory("small.py:MultipleOf"), kit.inputs(x="f32 N W"), sizes={"W": 36})
-    )
+    module, notes = convert(TorchSource(kit.factory("small.py:MultipleOf"), kit.inputs(x="f32 N W"), sizes={"W": 36}))
     assert str(module.inputs[0]) == "x: f32[N, W]"
     assert "W=36" in notes[-1] or "W=36" in " ".join(notes)
 
@@ -220,7 +224,10 @@ BAD_FACTORIES = {
         r"\n  small.py:\d+ in _deeper: return table\[\"missing key\"\]$",
     ),
     "exits": ("small.py:leaves", r"calls sys.exit\(7\)\n  small.py:\d+ in leaves: sys.exit\(7\)"),
-    "raises in forward": ("small.py:RaisesInForward", r"(?s)raised ValueError: no such luck\n  small.py:\d+ in forward"),
+    "raises in forward": (
+        "small.py:RaisesInForward",
+        r"(?s)raised ValueError: no such luck\n  small.py:\d+ in forward",
+    ),
 }
 
 
@@ -247,7 +254,9 @@ def test_broken_files(beside, convert):
     inputs = kit.inputs(x="f32 N 6")
     with pytest.raises(SourceError, match=r"syntax error at broken.py:2: .*\n    def Net\(:"):
         convert(TorchSource(kit.factory("broken.py:Net"), inputs))
-    with pytest.raises(SourceError, match=r"imports `no_such_module_anywhere`, which is not installed and not beside it"):
+    with pytest.raises(
+        SourceError, match=r"imports `no_such_module_anywhere`, which is not installed and not beside it"
+    ):
         convert(TorchSource(kit.factory("lost.py:Net"), inputs))
     with pytest.raises(SourceError, match=r"`early.py` raised RuntimeError: at import\n  early.py:2 in <module>"):
         convert(TorchSource(kit.factory("early.py:Net"), inputs))

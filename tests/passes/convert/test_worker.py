@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from mopt.passes.convert import worker
 from mopt.passes.convert.torch_source import TorchSource
 from mopt.runtime.contract import SourceError
@@ -104,7 +103,9 @@ def test_interruption_ends_the_conversion(how, status, program, tmp_path):
 
 
 def test_missing_framework_names_the_extra():
-    with pytest.raises(SourceError, match=r'`no_such_framework` is not installed here; run: pip install "mopt\[torch\]"'):
+    with pytest.raises(
+        SourceError, match=r'`no_such_framework` is not installed here; run: pip install "mopt\[torch\]"'
+    ):
         worker.need("torch", "no_such_framework")
 
 

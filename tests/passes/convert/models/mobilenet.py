@@ -28,7 +28,15 @@ class MobileNetV2(nn.Module):
     def __init__(self, classes=1000):
         super().__init__()
         layers, width = [conv_bn(3, 32, 3, 2)], 32
-        plan = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+        plan = [
+            (1, 16, 1, 1),
+            (6, 24, 2, 2),
+            (6, 32, 3, 2),
+            (6, 64, 4, 2),
+            (6, 96, 3, 1),
+            (6, 160, 3, 2),
+            (6, 320, 1, 1),
+        ]
         for expand, outputs, repeats, stride in plan:
             for index in range(repeats):
                 layers.append(InvertedResidual(width, outputs, stride if index == 0 else 1, expand))
