@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_FLAT: Final = 1e-2
-"""An output that hardly varies is scaled by this share of its magnitude instead of by its (tiny) range."""
+_FLAT: Final = 0.1
+"""An output that hardly varies is scaled by this share of its magnitude instead of by its (tiny) range; one of a
+single element, which has none, by all of its magnitude."""
+
+_FAINT: Final = 1e-3
+"""The smallest scale: a sigmoid far below its threshold is a few multiples of float32's resolution at 1 (6e-8), and
+one such multiple is no error of a hundredth."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class OutputDrift:
     Attributes:
         max_abs: the largest absolute difference.
         max_rel: `max_abs` over the output's own range (largest minus smallest expected value), so that elements
-            near zero do not explode it; infinite where NaN or infinity stands in only one of the two.
+            near zero do not explode it (a range below 0.001 counts as that); infinite where NaN or infinity
+            stands in only one of the two.
         cosine: cosine of the two, flattened; 1 where both are all zero.
         problem: why the two can't be compared (another shape, an output missing), else empty.
     """
@@ -171,9 +177,9 @@ def _one(name: str, expected: Array, actual: Array | None) -> OutputDrift:
     if not left.size:
         return OutputDrift(0.0, 0.0, 1.0)
     largest = float(np.max(np.abs(left - right)))
-    scale = max(float(np.ptp(left)), _FLAT * float(np.max(np.abs(left))))
-    relative = largest / scale if scale else largest  # all zeros expected: there is no range to scale by
-    return OutputDrift(largest, relative, _cosine(left, right))
+    magnitude = float(np.max(np.abs(left)))
+    scale = max(float(np.ptp(left)), magnitude * (1.0 if left.size == 1 else _FLAT), _FAINT)
+    return OutputDrift(largest, largest / scale, _cosine(left, right))
 
 
 def _cosine(left: Array, right: Array) -> float:

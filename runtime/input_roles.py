@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from mopt.ir.module import Module
 
-Kind = Literal["real", "positive", "integer", "index", "mask", "choice", "flag", "text"]
+Kind = Literal["real", "image", "positive", "integer", "index", "mask", "choice", "flag", "text"]
 
 # Operators that hand values on unchanged, as far as their range goes.
 _TRANSPARENT: Final = frozenset(
@@ -29,7 +30,8 @@ class Role:
     """How to draw values for an input.
 
     Attributes:
-        kind: `real` (normal), `positive`, `integer` (small), `index` (of a table with `limit` rows), `mask` (0/1),
+        kind: `real` (normal), `image` (text on paper; `limit` is the axis of its channels), `positive`,
+            `integer` (small), `index` (of a table with `limit` rows), `mask` (0/1),
             `choice` (the graph compares it with `limit`, which it therefore is), `flag` (bool), `text`.
         limit: rows of the smallest table an index looks into, or the value of a choice.
     """
@@ -41,10 +43,10 @@ class Role:
 def input_roles(module: Module) -> dict[str, Role]:
     """Return the role of every input of a module."""
     values = {value.name: value for value in module.graph.inputs}
-    return {tensor.name: _role(values[tensor.name], tensor.dtype) for tensor in module.inputs}
+    return {tensor.name: _role(values[tensor.name], tensor.dtype, tensor.shape) for tensor in module.inputs}
 
 
-def _role(value: ir.Value, dtype: str) -> Role:
+def _role(value: ir.Value, dtype: str, shape: Sequence[int | str | None]) -> Role:
     if dtype == "str":
         return Role("text")
     if dtype == "bool":
@@ -53,7 +55,10 @@ def _role(value: ir.Value, dtype: str) -> Role:
     if dtype.startswith(("f", "bf")):
         if masklike:
             return Role("mask")
-        return Role("positive") if _POSITIVE_ONLY & {node.op_type for node, _ in _consumers(value)} else Role("real")
+        if _POSITIVE_ONLY & {node.op_type for node, _ in _consumers(value)}:
+            return Role("positive")
+        channels = _channels(shape)
+        return Role("real") if channels is None else Role("image", channels)
     limits, compared, becomes_float = [], [], False
     for node, position in _consumers(value):
         if node.op_type == "Gather" and position == 1:
@@ -70,6 +75,13 @@ def _role(value: ir.Value, dtype: str) -> Role:
     if choices := [choice for choice in compared if choice is not None]:
         return Role("choice", max(choices))
     return Role("integer")
+
+
+def _channels(shape: Sequence[int | str | None]) -> int | None:
+    """Return the axis of a picture's channels: four axes, one, three or four channels first or last."""
+    if len(shape) != 4:
+        return None
+    return next((axis for axis in (1, 3) if shape[axis] in (1, 3, 4)), None)
 
 
 def _consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:

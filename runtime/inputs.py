@@ -11,6 +11,7 @@ from mopt.runtime.contract import RunError
 from mopt.runtime.dimensions import dynamic_dimensions, resolve
 from mopt.runtime.dtypes import is_element_type, numpy_dtype
 from mopt.runtime.input_roles import Role, input_roles
+from mopt.runtime.text_image import text_images
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
@@ -24,8 +25,9 @@ _found: dict[str, tuple[dict[str, int], ...]] = {}
 def seeded_inputs(module: Module, bindings: Mapping[str, int] | None = None, seed: int = 0) -> dict[str, Array]:
     """Draw an array for every input of a module; the same for the same module, bindings and seed.
 
-    Reals are standard normal, integers that index a table stay inside it, masks are 0/1 with ones first, and an
-    integer that the graph compares with a constant (a sample rate) is that constant.
+    Reals are standard normal (pictures: noisy text on paper, see `mopt.runtime.text_image`), integers that index a
+    table stay inside it, masks are 0/1 with ones first, and an integer that the graph compares with a constant
+    (a sample rate) is that constant.
 
     Args:
         bindings: sizes of dynamic dimensions; those it lacks are taken from `binding_sets`.
@@ -108,6 +110,12 @@ def _values(role: Role, shape: tuple[int, ...], dtype: str, rng: np.random.Gener
         return _mask(shape, rng).astype(kind)
     if role.kind == "integer":
         return rng.integers(0, 100 if kind.itemsize > 1 else 2, size=shape).astype(kind)
+    if role.kind == "image" and len(shape) == 4:
+        last = role.limit == 3
+        count, *sides = shape
+        channels, height, width = (sides[2], sides[0], sides[1]) if last else sides
+        pictures = text_images((count, channels, height, width), rng)
+        return np.ascontiguousarray(pictures.transpose(0, 2, 3, 1) if last else pictures).astype(kind)
     if role.kind == "positive":
         return rng.uniform(0.05, 1.0, size=shape).astype(kind)
     return rng.standard_normal(size=shape, dtype=np.float32).astype(kind)

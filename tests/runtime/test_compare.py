@@ -32,11 +32,19 @@ def test_elements_near_zero_do_not_explode():
 
 
 def test_a_nearly_constant_output_is_scaled_by_its_magnitude():
-    assert drift(outputs(1, 1), outputs(1, 1 + 1e-6)).max_rel == pytest.approx(1e-4, rel=0.1)
+    assert drift(outputs(1, 1), outputs(1, 1 + 1e-5)).max_rel == pytest.approx(1e-4, rel=0.1)
 
 
-def test_zeros_are_compared_absolutely():
-    assert drift(outputs(0, 0), outputs(0, 1e-6)).max_rel == pytest.approx(1e-6)
+def test_a_single_number_is_scaled_by_itself():
+    assert drift(outputs(0.5), outputs(0.501)).max_rel == pytest.approx(2e-3, rel=1e-3)
+
+
+def test_faint_outputs_are_scaled_by_a_thousandth():
+    """A detector that sees nothing: sigmoids of a few 2^-24, where one step more or less is no drift."""
+    faint = outputs(0, 96 * 2**-24)
+    assert drift(faint, outputs(0, 97 * 2**-24)).max_rel == pytest.approx(2**-24 / 1e-3)
+    assert drift(outputs(0, 0), outputs(0, 1e-6)).max_rel == pytest.approx(1e-3)
+    assert not drift(outputs(1e-6, 3e-6), outputs(3e-6, 1e-6)).within(1e-4), "wrong outputs stay wrong"
 
 
 def test_the_worst_output_is_named():
