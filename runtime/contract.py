@@ -78,6 +78,8 @@ class DataSource:
     """A data set of a recipe. A subclass is a frozen dataclass whose fields are the recipe's options."""
 
     name: ClassVar[str] = ""
+    tools: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
     synthetic: ClassVar[bool] = False
 
     def splits(self, seed: int) -> Mapping[str, Split]:
@@ -93,6 +95,8 @@ class Loss:
     """A differentiable loss over torch tensors. A subclass is a frozen dataclass."""
 
     name: ClassVar[str] = ""
+    tools: ClassVar[tuple[str, ...]] = ("torch",)
+    version: ClassVar[int] = 1
 
     def __call__(self, outputs: Mapping[str, Any], targets: Any) -> Any:
         """Return one number per batch as a scalar torch tensor."""
@@ -103,6 +107,8 @@ class Metric:
     """A figure of merit over a whole split. A subclass is a frozen dataclass."""
 
     name: ClassVar[str] = ""
+    tools: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
     goal: ClassVar[Literal["min", "max"]] = "max"
 
     def start(self, module: Module | None = None) -> MetricState:

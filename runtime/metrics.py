@@ -66,6 +66,8 @@ class Accuracy(OutputMetric):
 class F1(OutputMetric):
     """F1 score of classes (scikit-learn)."""
 
+    tools: ClassVar[tuple[str, ...]] = ("scikit-learn",)
+
     average: Literal["macro", "micro", "weighted", "binary"] = option("macro", help="over classes")
     threshold: float = option(0.5, help="of an output with one value a sample: class 1 from here on")
 
@@ -128,6 +130,8 @@ class TextMetric(OutputMetric):
     An output of text is taken as it is; logits or probabilities `[batch, time, classes]` (`layout=ntc`, or `tnc`)
     are decoded greedily by CTC: best class at each step, repeats merged, blanks dropped.
     """
+
+    tools: ClassVar[tuple[str, ...]] = ("jiwer",)
 
     decode: Literal["ctc_greedy", "text"] = option("ctc_greedy", help="how an output becomes text")
     charset: tuple[str, ...] = option((), help='the characters of the classes in order, blank left out: ["0123456789"]')
