@@ -27,7 +27,7 @@ HALF_TOLERANCE: Final = 2e-2
 """The same for float16 and bfloat16."""
 
 
-class Disagreement(Exception):
+class DisagreementError(Exception):
     """The converted model does not load, does not run at some size, or computes something else."""
 
 
@@ -73,7 +73,7 @@ def agree(
         reference: runs the source; arrays by input name in, by output name out.
 
     Raises:
-        Disagreement: with the numbers.
+        DisagreementError: with the numbers.
     """
     expected: dict[str, list[np.ndarray[Any, Any]]] = {}
     actual: dict[str, list[np.ndarray[Any, Any]]] = {}
@@ -87,21 +87,21 @@ def agree(
                     wanted, got = reference(feeds), runner.run(feeds)
                     problem = drift(wanted, got).problem
                     if problem:
-                        raise Disagreement(f"at {_sizes(bindings)}: {problem}")
+                        raise DisagreementError(f"at {_sizes(bindings)}: {problem}")
                     varying |= {name for name in earlier if not np.array_equal(earlier[name], wanted[name])}
                     earlier = wanted
                     for name in wanted:
                         expected.setdefault(name, []).append(np.ravel(wanted[name]))
                         actual.setdefault(name, []).append(np.ravel(got[name]))
     except (RunError, TargetError) as error:
-        raise Disagreement(f"onnxruntime can't run it: {error}") from error
+        raise DisagreementError(f"onnxruntime can't run it: {error}") from error
     # all runs of an output as one: a probability has a range over several inputs, where a single one has none
     found = drift(_joined(expected), _joined(actual))
     limit = _limit(expected)
     if not found.within(limit) and not found.problem:
         limit = max(limit, min(ILL_CONDITIONED, 8 * _noise(module, reference, sizes, seed, expected)))
     if not found.within(limit):
-        raise Disagreement(f"at {' and '.join(map(_sizes, sizes))}: {found}; the limit is {limit:g}")
+        raise DisagreementError(f"at {' and '.join(map(_sizes, sizes))}: {found}; the limit is {limit:g}")
     return Agreement(found, tuple(sizes), tuple(sorted(set(expected) - varying)))
 
 

@@ -46,7 +46,7 @@ def main(scratch: Path) -> None:
         module_name, _, name = function.partition(":")
         notes = getattr(importlib.import_module(module_name), name)(source, scratch, seed, phase)
         result = {"notes": list(notes)}
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the parent raises it again
         kind = "error" if type(error).__name__ == "SourceError" else "bug"
         result = {kind: str(error) if kind == "error" else traceback.format_exc()}
     temporary = scratch / f"{RESULT}.part"

@@ -103,7 +103,7 @@ def settle_output_shapes(
     dynamic = module.dynamic_dims()
     varied = {name for name in dynamic if len({seen.sizes.get(name) for seen in observed}) > 1}
     for value in module.graph.outputs:
-        shapes = [seen.shapes[value.name] for seen in observed if value.name in seen.shapes]
+        shapes = [seen.shapes[value.name or ""] for seen in observed if value.name in seen.shapes]
         if not shapes or len({len(shape) for shape in shapes}) > 1:
             continue
         inferred = list(value.shape.dims) if value.shape is not None else [None] * len(shapes[0])
@@ -119,15 +119,12 @@ def settle_output_shapes(
             ]
             stored = inferred[axis]
             text = stored if isinstance(stored, int) else getattr(stored, "value", None)
-            if isinstance(text, int) and set(sizes) == {text}:
+            constant = len(set(sizes)) == 1 and not data_dependent and varied == set(dynamic)
+            if text in following or (isinstance(text, int) and set(sizes) == {text}):
                 dims.append(text)
-            elif text in following:
-                dims.append(str(text))
             elif following:
                 dims.append(following[0])
-            elif _guaranteed(known, value.name, axis) == sizes[0]:
-                dims.append(sizes[0])
-            elif len(set(sizes)) == 1 and not data_dependent and varied == set(dynamic):
+            elif constant or _guaranteed(known, value.name, axis) == sizes[0]:
                 dims.append(sizes[0])
             else:
                 dims.append(re.sub(r"\W+", "_", f"{value.name}_dim{axis}"))

@@ -107,22 +107,12 @@ def _from_file(path: Path) -> Any:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file fails in any part of the loader
         text = str(error).strip() or type(error).__name__
-        if (
-            "unsafe" in text.lower()
-            or "safe_mode" in text
-            or "deserializing" in text.lower()
-            and "lambda" in text.lower()
-        ):
+        if "safe_mode" in text or "unsafe" in text.lower():
             raise SourceError(
                 f"{path.name} holds a Lambda layer with Python bytecode in it, which loading would run; mopt does "
                 'not. Build the model by a factory ("file.py:factory") and load its weights alone'
             ) from error
-        if (
-            "No model config found" in text
-            or "config" in text
-            and "weights" in text.lower()
-            and path.suffix != ".keras"
-        ):
+        if "No model config found" in text:
             raise SourceError(
                 f"{path.name} holds weights, not a model; name the factory that builds it: "
                 f'keras("model.py:factory", weights="{path.name}")'

@@ -29,7 +29,8 @@ class KerasSource(Source):
     opset: int = option(18, help="ONNX opset to convert to", minimum=13, maximum=18)
 
     tools: ClassVar[tuple[str, ...]] = (
-        "tensorflow-cpu", "tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime",
+        "tensorflow-cpu", "tensorflow", "keras", "tf2onnx",
+        "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime",
     )  # fmt: skip
 
     def load(self, scratch: Path, seed: int) -> SourceResult:

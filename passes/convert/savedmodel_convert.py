@@ -84,7 +84,7 @@ def _without_optimizer(folder: Path, copy: Path) -> Path:
     Keras 2 saved them; TensorFlow without Keras 2 stops at them (`'_UserObject' object has no attribute
     'add_slot'`), though inference needs none. The weights are linked, not copied.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorflow.core.protobuf import saved_model_pb2
 
     proto = saved_model_pb2.SavedModel()

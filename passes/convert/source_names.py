@@ -23,7 +23,6 @@ Parameters = Mapping[str, np.ndarray[Any, Any]]
 
 _RECURRENT: Final = {"LSTM", "GRU", "RNN"}
 _RECURRENT_SLOTS: Final = {1: "weight_ih", 2: "weight_hh", 3: "bias"}
-_WEIGHTED: Final = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul"}
 _SLOTS: Final = {1: "weight", 2: "bias"}
 _WEIGHTED: Final = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul"}
 _CALLS: Final = {"StatefulPartitionedCall", "PartitionedCall"}
@@ -56,10 +55,10 @@ def tidy(module: Module, parameters: Parameters) -> None:
     onnxscript.optimizer.remove_unused_nodes(module.model)
     for node in graph:
         bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) == 3 else None
-        if bias is not None and bias.is_initializer() and bias.name not in parameters and bias.const_value is not None:
-            # torch.export invents a bias of zeros for a convolution without one
-            if not np.any(bias.const_value.numpy()):
-                node.resize_inputs(2)
+        if bias is None or not bias.is_initializer() or bias.name in parameters or bias.const_value is None:
+            continue
+        if not np.any(bias.const_value.numpy()):  # torch.export invents zeros for a convolution without a bias
+            node.resize_inputs(2)
     for value in list(graph.initializers.values()):
         if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
             del graph.initializers[str(value.name)]
@@ -101,13 +100,11 @@ def stamp_keras(module: Module, layers: Iterable[str]) -> None:
     scopes = [_scope(node.name or "") for graph in model_graphs(module.model) for node in graph]
     parts = {part for scope in scopes for part in scope}
     exact = {part for part in parts if part in known}
-    stripped = {part for part in parts if _without_number(part) in known and part not in exact}
-    suffixed = {part for part in parts if re.search(r"_\d+$", part) and _without_number(part) in known}
-    read: Callable[[str], str] = (
-        (lambda part: _without_number(part)) if len(suffixed) >= len(exact) and suffixed else (lambda part: part)
-    )
-    if not stripped:
-        read = lambda part: part
+    suffixed = {part for part in parts if _without_number(part) != part and _without_number(part) in known}
+    renumbered = len(suffixed) >= len(exact) and bool(suffixed - exact)
+
+    def read(part: str) -> str:
+        return _without_number(part) if renumbered else part
 
     def path(name: str) -> str:
         return "/".join(read(part) for part in _scope(name) if read(part) in known)
@@ -160,14 +157,13 @@ def name_weights(module: Module, parameters: Parameters, separator: str, words: 
             tensor = value.const_value
             if tensor is None or tensor.size < 2 or not tensor.dtype.is_floating_point():
                 continue
-            name = _held(tensor.numpy(), by_size.get(tensor.size, []), free, _origin(node))
-            if name is not None:
-                by_size[tensor.size].remove(name)
-            else:
-                name = _placed(node, slot, separator, words, recurrent.get(id(node), 0))
-            if name and name not in taken:
-                taken.add(name)
-                value.name = name
+            held = _held(tensor.numpy(), by_size.get(tensor.size, []), free, _origin(node))
+            if held is not None:
+                by_size[tensor.size].remove(held)
+            wanted = held or _placed(node, slot, separator, words, recurrent.get(id(node), 0))
+            if wanted and wanted not in taken:
+                taken.add(wanted)
+                value.name = wanted
     module.touch()
 
 

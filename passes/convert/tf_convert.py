@@ -69,7 +69,7 @@ def convert_function(
     import tf2onnx
     from mopt.ir import IRError, load, save
     from mopt.passes.convert import source_names
-    from mopt.passes.convert.agreement import Disagreement, agree, observe
+    from mopt.passes.convert.agreement import DisagreementError, agree, observe
 
     names: list[str] = []
 
@@ -119,7 +119,7 @@ def convert_function(
     interface.settle_output_shapes(module, observed, dict(zip(names, shapes, strict=False)))
     try:
         agreement = agree(module, run, checks, seed)
-    except Disagreement as error:
+    except DisagreementError as error:
         raise SourceError(f"`{what}`: the converted graph does not agree with TensorFlow: {error}") from error
     save(module, scratch / MODEL, provenance=True)
     return [f"converted by tf2onnx in {seconds:.1f} s; {agreement}"]
@@ -220,7 +220,7 @@ def _scope(name: str) -> str:
 
 
 def _dtype(kind: TensorType) -> Any:
-    import ml_dtypes
+    import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
     import tensorflow as tf
     from mopt.runtime.dtypes import numpy_dtype
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mopt.passes.convert.sizes import example, find_sizes
-from mopt.passes.convert.torch_export import Exporter, ExportFailed, export, order
+from mopt.passes.convert.torch_export import Exporter, ExportFailedError, export, order
 from mopt.passes.convert.torch_load import Loaded, keyword_arguments, load_torch
 from mopt.passes.convert.user_code import blamed
 from mopt.passes.convert.worker import MODEL
@@ -45,7 +45,7 @@ def convert_torch(source: TorchSource, scratch: Path, seed: int, phase: Callable
         phase(f"exporting with the {exporter} exporter")
         try:
             module, agreement = _converted(exporter, loaded, run, source, scratch, seed, traced, checks)
-        except (ExportFailed, _Rejected) as error:
+        except (ExportFailedError, _RejectedError) as error:
             failures.append(f"{exporter}: {error}")
             continue
         seconds = time.perf_counter() - started
@@ -112,7 +112,7 @@ class Reference:
             )
 
 
-class _Rejected(Exception):
+class _RejectedError(Exception):
     """An exporter's graph is wrong; the message says how."""
 
 
@@ -129,7 +129,7 @@ def _converted(
     import torch
     from mopt.ir import IRError, load
     from mopt.passes.convert import interface, source_names
-    from mopt.passes.convert.agreement import Disagreement, agree, observe
+    from mopt.passes.convert.agreement import DisagreementError, agree, observe
 
     path = scratch / f"{exporter}.onnx"
     tensors = {name: torch.from_numpy(array) for name, array in example(loaded.spec, traced, seed).items()}
@@ -137,7 +137,7 @@ def _converted(
     try:
         module = load(path)
     except IRError as error:
-        raise _Rejected(f"its file can't be read: {error}") from error
+        raise _RejectedError(f"its file can't be read: {error}") from error
     names = [name for name, _ in loaded.module.named_modules()]
     parameters = {name: _array(value) for name, value in loaded.module.state_dict(keep_vars=True).items()}
     source_names.tidy(module, parameters)
@@ -148,14 +148,14 @@ def _converted(
         interface.set_input_types(module, dict(source.inputs) or loaded.spec)
         interface.rename_outputs(module, run.outputs)
     except SourceError as error:
-        raise _Rejected(str(error)) from error
+        raise _RejectedError(str(error)) from error
     interface.refresh_shapes(module)
     sets = [dict(traced), *checks]
     interface.settle_output_shapes(module, observe(lambda sizes: example(loaded.spec, sizes, seed), run, sets))
     try:
         return module, agree(module, run, checks, seed)
-    except Disagreement as error:
-        raise _Rejected(str(error)) from error
+    except DisagreementError as error:
+        raise _RejectedError(str(error)) from error
 
 
 def _flat(returned: Any) -> list[tuple[str, Any]]:

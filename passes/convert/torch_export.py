@@ -19,7 +19,7 @@ _TORCHSCRIPT_OPSETS: Final = 20
 """The last opset the TorchScript exporter writes."""
 
 
-class ExportFailed(Exception):
+class ExportFailedError(Exception):
     """An exporter gave up; the message is its first line."""
 
 
@@ -56,7 +56,7 @@ def export(
         outputs: names of the outputs.
 
     Raises:
-        ExportFailed: the exporter raised.
+        ExportFailedError: the exporter raised.
     """
     import torch
 
@@ -68,14 +68,14 @@ def export(
             else:
                 _torchscript(loaded, tensors, outputs, opset, path)
         except Exception as error:  # exporters raise anything, up to bare asserts
-            raise ExportFailed(_reason(error)) from error
+            raise ExportFailedError(_reason(error)) from error
 
 
 def _torchscript(loaded: Loaded, tensors: dict[str, Any], outputs: list[str], opset: int, path: Path) -> None:
     import torch
 
     if opset > _TORCHSCRIPT_OPSETS:
-        raise ExportFailed(f"it writes opsets up to {_TORCHSCRIPT_OPSETS}, not {opset}")
+        raise ExportFailedError(f"it writes opsets up to {_TORCHSCRIPT_OPSETS}, not {opset}")
     arguments, keywords = keyword_arguments(loaded, tensors)
     dynamic = {
         name: {axis: dim for axis, dim in enumerate(kind.dims) if isinstance(dim, str)}

@@ -39,7 +39,7 @@ _ENVIRONMENT: Final = {
 }
 
 
-class ConversionBug(RuntimeError):
+class ConversionError(RuntimeError):
     """mopt's own code failed in the conversion process; the message is the traceback from there."""
 
 
@@ -66,7 +66,7 @@ def convert(function: str, source: Source, scratch: Path, seed: int) -> SourceRe
 
     Raises:
         SourceError: the conversion failed, or its process died.
-        ConversionBug: mopt's own code failed in there.
+        ConversionError: mopt's own code failed in there.
         KeyboardInterrupt: after the process was killed.
     """
     result = run(function, source, scratch, seed)
@@ -110,7 +110,7 @@ def _reported(source: Source, scratch: Path, status: int) -> dict[str, object]:
     if "error" in result:
         raise SourceError(str(result["error"]))
     if "bug" in result:
-        raise ConversionBug(str(result["bug"]))
+        raise ConversionError(str(result["bug"]))
     return result
 
 

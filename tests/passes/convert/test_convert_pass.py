@@ -122,7 +122,7 @@ def test_batchnorm_fold_and_keep(context):
     operators = [node.op_type for node in folded.module.nodes()]
     # the second one follows an activation, and stays
     assert operators.count("BatchNormalization") == 1
-    assert [note.message for note in folded.notes][0] == "1 batch normalisations folded"
+    assert folded.notes[0].message == "1 batch normalisations folded"
     assert folded.notes[1].nodes == ("second",)
     assert compare_modules(before, folded.module).within(1e-5)
     conv = next(node for node in folded.module.nodes() if node.op_type == "Conv")

@@ -120,7 +120,7 @@ def test_outputs_that_do_not_fit(source, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\x08", b"not a model", b"\x0a" * 40])
 def test_files_that_are_no_models(content, tmp_path):
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(SourceError, match="model.onnx"):
+    with pytest.raises(SourceError, match=r"model\.onnx"):
         OnnxSource(Location("model.onnx", str(tmp_path))).load(tmp_path, 0)
 
 

@@ -147,7 +147,7 @@ def test_truncated_file(tmp_path):
     path = tmp_path / "w.pt"
     torch.save(network().state_dict(), path)
     path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(SourceError, match="w.pt"):
+    with pytest.raises(SourceError, match=r"w\.pt"):
         read_state_dict(path)
 
 
@@ -183,6 +183,6 @@ def test_exported_program_with_pickled_code_is_refused_and_not_run(protocol, tmp
             target.writestr(name, content)
     assert replaced
     convert(TorchSource(Location(str(good))))
-    with pytest.raises(SourceError, match="bad.pt2 carries pickled objects that are no tensors"):
+    with pytest.raises(SourceError, match=r"bad\.pt2 carries pickled objects that are no tensors"):
         convert(TorchSource(Location(str(bad))))
     assert not marker.exists()

@@ -111,7 +111,7 @@ def test_missing_framework_names_the_extra():
 
 def test_our_own_bug_is_no_source_error(kit, tmp_path):
     source = TorchSource(kit.factory("small.py:Mlp"), kit.inputs(features="f32 N 6"))
-    with pytest.raises(worker.ConversionBug, match="AttributeError"):
+    with pytest.raises(worker.ConversionError, match="AttributeError"):
         worker.convert("mopt.passes.convert.worker:no_such_function", source, tmp_path, 0)
 
 
