@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
-
 from mopt.ir import Module, provenance
 from mopt.ir.walk import nested_graphs, nested_nodes, subgraphs_of
 from mopt.passes.convert.half_slots import NONE, Slots, is_float32, known, slots
+from numpy.typing import NDArray
 
 LARGEST = 65504.0
 """The largest finite float16."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.ir import Module, provenance
 from mopt.ir.naming import fresh
 from mopt.ir.walk import graph_values, nested_graphs, nested_nodes, subgraphs_of

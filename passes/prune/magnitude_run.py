@@ -8,7 +8,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from mopt.ir import Module
 from mopt.ir.weights import Weight
 from mopt.passes.contract import Note, PassError, PassResult, Sparsity

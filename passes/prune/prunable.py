@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import onnx_ir as ir
-
 from mopt.ir import Module, provenance
 from mopt.ir.weights import Weight
 

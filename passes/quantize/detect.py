@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 import onnx_ir as ir
-
 from mopt.ir import Module
 
 QUANTIZED: Final = frozenset(

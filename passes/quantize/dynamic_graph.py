@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
-
 from mopt.ir import Module, provenance
 from mopt.ir.naming import fresh
 from mopt.ir.walk import graph_values, nested_graphs, nested_nodes
 from mopt.passes.quantize.symmetric import Quantized, quantize
+from numpy.typing import NDArray
 
 BY = "quantize.dynamic"
 FLOAT = ir.DataType.FLOAT

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
-
 from mopt.passes.contract import PassError
 from mopt.passes.quantize.dynamic_graph import FLOAT, Editor
+from numpy.typing import NDArray
 
 INT32 = ir.DataType.INT32
 

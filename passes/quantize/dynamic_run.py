@@ -7,7 +7,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
-
 from mopt.ir import Module, provenance
 from mopt.passes.contract import Context, Note, PassError, PassResult
 from mopt.passes.quantize.detect import first_quantized

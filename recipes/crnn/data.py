@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ def compose(
     return np.clip(canvas, 0, 1)[None], text
 
 
-def numbers(seed: int = 0, test: int = 400, train: int = 2000) -> dict[str, list[dict[str, object]]]:
+def numbers(seed: int = 0, test: int = 400, train: int = 2000) -> dict[str, list[dict[str, Any]]]:
     """Splits `train`, `calib` (the first 256 of it) and `test`; no digit of the test part is in the training part."""
     known, unknown = glyphs()
     splits = {}

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from mopt.recipes.crnn.data import compose, glyphs, numbers
 from mopt.recipes.crnn.model import CRNN
+from mopt.runtime.contract import Metric
 from mopt.runtime.metrics import CharacterErrorRate, ExactMatch
 from safetensors.torch import load_file, save_file
 
@@ -29,7 +30,8 @@ def train() -> CRNN:
     torch.set_num_threads(1)
     random = np.random.default_rng(0)
     known, _ = glyphs()
-    model = CRNN().train()
+    model = CRNN()
+    model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
     for step in range(STEPS):
@@ -47,7 +49,8 @@ def train() -> CRNN:
         schedule.step()
         if step % 100 == 99:
             print(f"step {step + 1}: loss {loss.item():.4f}", flush=True)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def to_keras(model: CRNN) -> Any:
@@ -84,10 +87,12 @@ def main() -> None:
     images, texts = np.stack([sample["image"] for sample in test]), [str(sample["target"]) for sample in test]
     with torch.inference_mode():
         logits = model(torch.from_numpy(images)).numpy()
-    for metric in (CharacterErrorRate(charset=("0123456789",)), ExactMatch(charset=("0123456789",))):
-        state = metric.start()
-        state.update({"logits": logits}, texts)
-        print(f"test {metric.name}: {state.compute():.4f}")
+    digits = ("0123456789",)
+    metrics: tuple[Metric, ...] = (CharacterErrorRate(charset=digits), ExactMatch(charset=digits))
+    for metric in metrics:
+        judged = metric.start()
+        judged.update({"logits": logits}, texts)
+        print(f"test {metric.name}: {judged.compute():.4f}")
     twin = to_keras(model)
     difference = np.abs(np.asarray(twin(images)) - logits).max()
     print(f"Keras against PyTorch: largest difference {difference:.2e}")

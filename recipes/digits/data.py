@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ def arrays() -> tuple[Arrays, Arrays]:
     return (train_x, train_y), (test_x, test_y)
 
 
-def digits() -> dict[str, list[dict[str, object]]]:
+def digits() -> dict[str, list[dict[str, Any]]]:
     """Splits `train` (1,437 samples), `calib` (its first 256) and `test` (360)."""
     train, test = (
         [{"image": image, "target": int(label)} for image, label in zip(*part, strict=True)] for part in arrays()

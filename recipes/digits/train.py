@@ -14,7 +14,6 @@ from mopt.recipes.digits.data import arrays
 from mopt.recipes.digits.model import DigitNet
 from safetensors.torch import save_file
 
-
 EPOCHS, BATCH, RATE = 60, 64, 3e-3
 
 

@@ -13,24 +13,26 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
 
-WORDS = (
-    "able about above account across action address after again against agency agree air allow almost along already "
-    "amount analysis animal answer appear apply approach area argue around arrive article artist assume author "
-    "average avoid balance bank base beat become before behind believe benefit best better between beyond board "
-    "border bottle bring brother budget build business camera campaign capital career carry catch cause center "
-    "central century certain chair challenge chance change character charge check choice choose citizen claim class "
-    "clear close coach cold collect college color common community company compare computer concern condition "
-    "conference consider contain continue control cost country couple course cover create crime culture current "
-    "customer dark data daughter deal debate decade decide deep defense degree describe design despite detail "
-    "develop difference dinner direction discover discuss doctor dream drive during early economy edge effect effort "
-    "eight either election employee energy enjoy enough entire environment especially establish evening event "
-    "evidence exactly example executive exist expect experience explain family father federal feeling field fight "
-    "figure finally finger finish follow foreign forward friend future garden general generation glass ground growth "
-    "happen health heart history hotel house hundred husband imagine impact improve include increase industry "
-    "information inside instead interest interview involve issue itself kitchen knowledge language laugh lawyer "
-    "leader learn letter level likely listen local machine magazine manage market matter measure medical meeting "
-    "member memory mention message method middle million minute mission modern moment money month morning mother"
-).split()
+_TEXT = (
+    "able about above account across action address after again against agency agree air allow almost along "
+    "already amount analysis animal answer appear apply approach area argue around arrive article artist assume "
+    "author average avoid balance bank base beat become before behind believe benefit best better between beyond "
+    "board border bottle bring brother budget build business camera campaign capital career carry catch cause "
+    "center central century certain chair challenge chance change character charge check choice choose citizen "
+    "claim class clear close coach cold collect college color common community company compare computer concern "
+    "condition conference consider contain continue control cost country couple course cover create crime culture "
+    "current customer dark data daughter deal debate decade decide deep defense degree describe design despite "
+    "detail develop difference dinner direction discover discuss doctor dream drive during early economy edge "
+    "effect effort eight either election employee energy enjoy enough entire environment especially establish "
+    "evening event evidence exactly example executive exist expect experience explain family father federal "
+    "feeling field fight figure finally finger finish follow foreign forward friend future garden general "
+    "generation glass ground growth happen health heart history hotel house hundred husband imagine impact "
+    "improve include increase industry information inside instead interest interview involve issue itself kitchen "
+    "knowledge language laugh lawyer leader learn letter level likely listen local machine magazine manage market "
+    "matter measure medical meeting member memory mention message method middle million minute mission modern "
+    "moment money month morning mother"
+)
+WORDS = tuple(_TEXT.split())
 
 
 def text_of(random: np.random.Generator) -> str:
@@ -85,7 +87,7 @@ def _line(random: np.random.Generator, height: int, noise: float) -> tuple[Image
 
 def lines(
     seed: int = 0, height: int = 48, count: int = 120, noise: float = 8.0, step: int = 64
-) -> dict[str, list[dict[str, object]]]:
+) -> dict[str, list[dict[str, Any]]]:
     """Lines of text for a recogniser: `x` f32[3, height, W], W padded with zeros to a multiple of `step`.
 
     Split `test` has `count` lines, `calib` 64 others.
@@ -99,14 +101,14 @@ def lines(
     }
 
 
-def _padded(image: Image, text: str, step: int) -> dict[str, object]:
+def _padded(image: Image, text: str, step: int) -> dict[str, Any]:
     missing = -image.shape[2] % step
     return {"x": np.pad(image, ((0, 0), (0, 0), (0, missing))), "target": text}
 
 
-def turned(seed: int = 0, count: int = 120, noise: float = 40.0) -> dict[str, list[dict[str, object]]]:
+def turned(seed: int = 0, count: int = 120, noise: float = 40.0) -> dict[str, list[dict[str, Any]]]:
     """Lines for the direction classifier: `x` f32[3, 48, 192], every other one upside down (class 1)."""
-    samples: list[dict[str, object]] = []
+    samples: list[dict[str, Any]] = []
     for index in range(count):
         image, _ = _line(np.random.default_rng([seed, 3, index]), 48, noise)
         upside_down = index % 2
@@ -120,7 +122,7 @@ def turned(seed: int = 0, count: int = 120, noise: float = 40.0) -> dict[str, li
 
 def pages(
     seed: int = 0, count: int = 12, height: int = 480, width: int = 640, noise: float = 24.0
-) -> dict[str, list[dict[str, object]]]:
+) -> dict[str, list[dict[str, Any]]]:
     """Pages with lines here and there: `x` f32[3, H, W] (normalised as for ImageNet), target the boxes.
 
     A page's target is i64[lines, 4]: left, top, right, bottom of each line's ink, in pixels.
@@ -128,7 +130,7 @@ def pages(
     return {"test": [_page(np.random.default_rng([seed, 4, index]), height, width, noise) for index in range(count)]}
 
 
-def _page(random: np.random.Generator, height: int, width: int, noise: float) -> dict[str, object]:
+def _page(random: np.random.Generator, height: int, width: int, noise: float) -> dict[str, Any]:
     paper = int(random.integers(180, 256))
     canvas = np.full((height, width), paper, np.float64)
     boxes = []

@@ -10,6 +10,7 @@ import pytest
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="needs the extra `torch`")
     results = mopt.compile_recipe(
@@ -22,6 +23,6 @@ def test_quickstart(tmp_path: Path) -> None:
     assert rows["original"].metrics["accuracy"] >= 0.985
     assert rows["float16"].bytes < 0.55 * rows["original"].bytes
     assert rows["int8"].bytes < 0.4 * rows["original"].bytes
-    assert rows["pruned"].nonzero < 0.55 * rows["original"].nonzero
-    assert rows["pruned"].compressed < 0.7 * rows["original"].compressed
+    assert rows["pruned"].nonzero < 0.65 * rows["original"].nonzero
+    assert rows["pruned"].compressed < 0.75 * rows["original"].compressed
     assert all((tmp_path / "out" / name / "cpu" / "model.onnx").is_file() for name in rows)

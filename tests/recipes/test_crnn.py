@@ -15,15 +15,15 @@ def test_data_is_the_same_for_the_same_seed() -> None:
     first, second, other = numbers(test=20, train=5), numbers(test=20, train=5), numbers(seed=1, test=20, train=5)
     for a, b in zip(first["test"], second["test"], strict=True):
         assert a["target"] == b["target"]
-        np.testing.assert_array_equal(a["image"], b["image"])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(a["image"], b["image"])
     assert [sample["target"] for sample in first["test"]] != [sample["target"] for sample in other["test"]]
 
 
 def test_samples() -> None:
     for sample in numbers(test=50, train=1)["test"]:
         image, text = sample["image"], sample["target"]
-        assert (image.shape, image.dtype) == ((1, 16, 112), np.float32)  # type: ignore[attr-defined]
-        assert 0 <= image.min() < image.max() <= 1  # type: ignore[attr-defined]
+        assert (image.shape, image.dtype) == ((1, 16, 112), np.float32)
+        assert 0 <= image.min() < image.max() <= 1
         assert 3 <= len(str(text)) <= 6
         assert str(text).isdigit()
 

@@ -12,9 +12,9 @@ from mopt.recipes.digits.data import arrays, digits
 def test_data_is_split_once_and_for_all() -> None:
     first, second = digits(), digits()
     assert {name: len(split) for name, split in first.items()} == {"train": 1437, "calib": 256, "test": 360}
-    assert all(np.array_equal(a["image"], b["image"]) for a, b in zip(first["test"], second["test"], strict=True))  # type: ignore[arg-type]
+    assert all(np.array_equal(a["image"], b["image"]) for a, b in zip(first["test"], second["test"], strict=True))
     sample = first["test"][0]
-    assert (sample["image"].shape, sample["image"].dtype) == ((1, 8, 8), np.float32)  # type: ignore[attr-defined]
+    assert (sample["image"].shape, sample["image"].dtype) == ((1, 8, 8), np.float32)
     images = np.stack([sample["image"] for sample in first["train"] + first["test"]])
     assert (images.min(), images.max()) == (0, 1)
     assert {sample["target"] for sample in first["test"]} == set(range(10))

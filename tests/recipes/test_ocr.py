@@ -18,16 +18,16 @@ def test_data_is_the_same_for_the_same_seed() -> None:
     for make in (lines, turned, pages):
         first, second, other = (make(seed=seed, count=3)["test"] for seed in (0, 0, 1))
         for a, b, c in zip(first, second, other, strict=True):
-            np.testing.assert_array_equal(a["x"], b["x"])  # type: ignore[arg-type]
-            np.testing.assert_array_equal(a["target"], b["target"])  # type: ignore[arg-type]
-            assert a["x"].shape != c["x"].shape or not np.array_equal(a["x"], c["x"])  # type: ignore[arg-type,attr-defined]
+            np.testing.assert_array_equal(a["x"], b["x"])
+            np.testing.assert_array_equal(a["target"], b["target"])
+            assert a["x"].shape != c["x"].shape or not np.array_equal(a["x"], c["x"])
 
 
 def test_lines_of_two_heights_hold_the_same_text() -> None:
     tall, low = lines(count=5)["test"], lines(count=5, height=32)["test"]
     assert [sample["target"] for sample in tall] == [sample["target"] for sample in low]
-    assert {sample["x"].shape[1] for sample in tall} == {48}  # type: ignore[attr-defined]
-    assert {sample["x"].shape[2] % 64 for sample in low} == {0}  # type: ignore[attr-defined]
+    assert {sample["x"].shape[1] for sample in tall} == {48}
+    assert {sample["x"].shape[2] % 64 for sample in low} == {0}
 
 
 def test_boxes_are_read_off_a_map_and_grown() -> None:
@@ -70,7 +70,7 @@ def test_recogniser_reads_lines() -> None:
     (name,) = (port.name for port in runner.inputs)
     states = [metric.start(module) for metric in (CharacterErrorRate(), ExactMatch())]
     for sample in lines(count=40)["test"]:
-        outputs = runner.run({name: sample["x"][None]})  # type: ignore[index]
+        outputs = runner.run({name: sample["x"][None]})
         for state in states:
             state.update(outputs, [sample["target"]])
     assert states[0].compute() < 0.01
@@ -89,5 +89,5 @@ def test_detector_finds_lines() -> None:
     runner = OrtRunner(load(Location(RAPID + "ch_PP-OCRv4_det_infer.onnx").resolve()))
     metric = Hmean()
     for sample in pages(count=3)["test"]:
-        metric.update(runner.run({"x": sample["x"][None]}), [sample["target"]])  # type: ignore[index,list-item]
+        metric.update(runner.run({"x": sample["x"][None]}), [sample["target"]])
     assert 0.85 < metric.compute() < 1

@@ -189,7 +189,8 @@ def test_operators_without_a_half_form_get_float32() -> None:
 
 BRANCHES = (
     "m (float[N, 8] x, bool f) => (float[N, 8] y) {{ a = MatMul(x, w) b = If (f)"
-    "<then_branch = t () => (float[N, 8] c) {{ c = {then}(a) }}, else_branch = e () => (float[N, 8] d) {{ d = MatMul(a, w) }}>"
+    "<then_branch = t () => (float[N, 8] c) {{ c = {then}(a) }},"
+    " else_branch = e () => (float[N, 8] d) {{ d = MatMul(a, w) }}>"
     " y = Relu(b) }}"
 )
 

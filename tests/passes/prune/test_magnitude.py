@@ -20,7 +20,7 @@ def _float(name: str, *dims: int | str) -> onnx.ValueInfoProto:
 
 
 def network(seed: int = 0, poison: float | None = None) -> Module:
-    """Embedding → Conv → BatchNormalization → LSTM → MatMul + bias, a kernel in a Constant, one shared, one inside If."""
+    """Embedding → Conv → norm → LSTM → MatMul + bias; a kernel in a Constant, one shared, one inside If."""
     random = np.random.default_rng(seed)
 
     def tensor(name: str, *shape: int) -> onnx.TensorProto:
