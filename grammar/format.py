@@ -129,7 +129,7 @@ class _Formatter:
             previous = statement
         rest = self._take(len(self._source.text) + 1)
         if rest:
-            self._leading(rest, "", end, False, None)
+            self._leading(rest, "", end, isinstance(previous, syntax.Pipeline) and bool(previous.steps), None)
         return "\n".join(self._out) + "\n" if self._out else ""
 
     # Comments

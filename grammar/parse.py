@@ -16,6 +16,7 @@ from mopt.grammar.tokens import CLOSERS, MAX_FAULTS, RESERVED, SIGNS, STATEMENT_
 _KEYWORDS = frozenset(word.upper() for word in STATEMENT_KEYWORDS)
 _NAMES = _KEYWORDS | {"NAME"}
 _OPERAND = frozenset(("INT", "NUMBER", "MINUS", "LPAR", "NAME"))
+_VALUE = frozenset(("INT", "NUMBER", "MINUS", "STRING", "LSQB", "LBRACE", "TRUE", "FALSE", "ANY", "NAME"))
 _SIGN_KINDS = frozenset(SIGNS.values())
 _RESERVED = frozenset(word.upper() for word in RESERVED)
 
@@ -116,7 +117,9 @@ class _Parser:
                 token = tokens[index] if index < len(tokens) else _end(self._source, tokens)
                 opening = self._innermost_opening(index)
                 before = tokens[index - 1] if index and (token.type == END or self._begins_line(index)) else None
-                expected = _OPERAND if swallowed is not None else automaton.expected()
+                expected = automaton.expected()
+                if swallowed is not None:
+                    expected = _VALUE if opening else _OPERAND
                 self._faults.append(_fault(self._source, expected, token, opening, before))
                 resumed = self._recover(index, settle=swallowed is None)
                 if resumed <= last:  # never twice at the same place
@@ -271,7 +274,7 @@ def _fault(
             help=help,
         )
     message = f"expected {wanted}"
-    if before is not None and (expected == _OPERAND or not expected - _SIGN_KINDS):
+    if before is not None and (expected in (_OPERAND, _VALUE) or not expected - _SIGN_KINDS):
         # What is missing is missing at the end of the line before.
         return Diagnostic(
             "E0101", "error", message, Label(source.span(before.start, before.end), "missing behind this"), help=help

@@ -31,7 +31,7 @@ def test_mistakes_in_four_statements_and_three_steps():
             ),
         )
     )
-    assert [one.primary.span.line for one in parsed.diagnostics] == [2, 4, 6, 8, 10]
+    assert [one.primary.span.line for one in parsed.diagnostics] == [2, 4, 6, 7, 10]
     names = [one.name.text for one in parsed.tree.statements if isinstance(one, syntax.Declaration)]
     assert names == ["b"]
     pipeline = next(one for one in parsed.tree.statements if isinstance(one, syntax.Pipeline))
