@@ -55,10 +55,9 @@ def apply(replacement: Replacement, anchor: ir.Node) -> Sequence[ir.Node]:
             _swap(old, new, graph)
         elif new.producer() in replacement.added and old.name and new.index() is not None:
             old.name, new.name = f"{old.name}_replaced", old.name
-        if new.type is None:
-            new.type = old.type
-        if new.shape is None:
-            new.shape = old.shape
+        if new.producer() in replacement.added:
+            # A node copied from another one came with that one's type and shape.
+            new.type, new.shape = old.type or new.type, old.shape or new.shape
         _redirect(old, new)
     return added
 

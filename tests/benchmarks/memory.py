@@ -2,7 +2,7 @@
 
     python tests/benchmarks/memory.py --output tests/benchmarks/results/memory.json
 
-A chain of matrix products with biases and normalisations and random weights is written with external data, then
+A chain of matrix products with biases and scales and random weights is written with external data, then
 loaded, simplified and saved in a process of its own, of which the peak resident memory is taken, its children's added
 (they run at the same time). `VmHWM` counts pages of mapped files, too: it is an upper bound. Exit status 1 if the peak
 reaches 2.5 times the file.
@@ -42,7 +42,7 @@ print(json.dumps([sum(1 for _ in result.module.nodes()), [note.message for note 
 
 
 def make(path: Path, megabytes: int) -> None:
-    """Write an MLP with batch normalisation whose weights take `megabytes` in external data."""
+    """Write an MLP with scaled activations whose weights take `megabytes` in external data."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper
@@ -69,7 +69,9 @@ def make(path: Path, megabytes: int) -> None:
             weight(f"b{layer}", rng.standard_normal(width, dtype=np.float32))
             nodes.append(helper.make_node("MatMul", [current, f"w{layer}"], [f"m{layer}"]))
             nodes.append(helper.make_node("Add", [f"m{layer}", f"b{layer}"], [f"a{layer}"]))
-            nodes.append(helper.make_node("Identity", [f"a{layer}"], [f"i{layer}"]))
+            # Absorbed by the weight before it: every weight of the model is computed anew.
+            weight(f"s{layer}", rng.uniform(0.5, 2.0, width).astype(np.float32))
+            nodes.append(helper.make_node("Mul", [f"a{layer}", f"s{layer}"], [f"i{layer}"]))
             nodes.append(helper.make_node("Relu", [f"i{layer}"], [f"r{layer}"]))
             current = f"r{layer}"
     nodes[-1].output[0] = "y"

@@ -121,7 +121,7 @@ def _growth(view: View, node: ir.Node) -> str | None:
         if not isinstance(elements, int):
             # An operator whose shape is not followed: its result is as large as its inputs, or checked by none.
             continue
-        size += elements * (dtype.itemsize if dtype is not None else 4)
+        size += int(elements * (dtype.itemsize if dtype is not None else 4))
     if size <= SMALL:
         return None
     if node.op_type == "ConstantOfShape":
