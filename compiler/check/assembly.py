@@ -226,7 +226,7 @@ class Assembly:
         if not self._program.statements:
             help = "a recipe declares a model and at least one pipeline"
             self._report.error("E0408", "the recipe is empty", span, "no statement", help=help)
-        elif not self._scope.names(("pipeline",)):
+        elif not any(isinstance(node, syntax.Pipeline) for node in self._program.statements):
             help = "it can be imported, but there is nothing to compile"
             self._report.warn("E0409", "the recipe has no pipeline", span, "nothing is made of a model here", help=help)
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mopt.check.paths import package_folders
 from mopt.check.report import Report
 from mopt.grammar import syntax
 from mopt.grammar.diagnostics import Diagnostic, Label
 from mopt.grammar.parse import parse
 from mopt.grammar.read import read
 from mopt.grammar.source import Source
-from mopt.values import Location, LocationError
 
 
 @dataclass
@@ -70,12 +70,10 @@ class _Loader:
 
     def _import(self, statement: syntax.Import, importer: Path, source: Source) -> None:
         text = statement.path.value
-        location = Location(text, str(self.program.bases[source]))
-        try:
-            path = location.resolve() if ":" in text[:5] else Path(location.base) / Path(text).expanduser()
-        except (LocationError, ValueError) as error:
+        path, reason = _locate(text, self.program.bases[source])
+        if path is None:
             message = f"can't import `{text}`"
-            self._report.error("E0601", message, statement.path.span, "not found", notes=[str(error)])
+            self._report.error("E0601", message, statement.path.span, "not found", notes=[reason])
             self.program.incomplete = True
             return
         self._open.append((importer, statement))
@@ -86,7 +84,7 @@ class _Loader:
         elif len(self._open) > 64:
             self._report.error("E0602", "imports are nested more than 64 deep", statement.span, "import 65")
         else:
-            shown = text if ":" in text[:5] else str(Path(source.path).parent / text)
+            shown = text if text.startswith("pkg:") else str(Path(source.path).parent / text)
             self.load(path, shown, statement)
         self._open.pop()
 
@@ -119,6 +117,21 @@ class _Loader:
                 one.message,
                 help=one.help,
             )
+
+
+def _locate(text: str, base: Path) -> tuple[Path | None, str]:
+    """Return where an imported recipe is, or None and why it can't be said."""
+    if text.startswith("pkg:"):
+        package, _, inner = text.removeprefix("pkg:").partition("/")
+        folders = package_folders(package)
+        if folders is None:
+            return None, f"no Python package `{package}` is installed here"
+        found = [folder / inner for folder in folders if (folder / inner).is_file()]
+        return (found[0], "") if found else (None, f"the package `{package}` has no file `{inner}`")
+    try:
+        return base / Path(text).expanduser(), ""
+    except RuntimeError as error:
+        return None, str(error)
 
 
 def _identity(path: Path) -> Path:

@@ -77,28 +77,34 @@ def _nothing_at(path: Path, base: Path, text: str) -> tuple[str, str]:
     return "nothing there", "paths are relative to the folder of the recipe that names them"
 
 
-def _check_package(text: str, node: syntax.String, site: Site, report: Report) -> bool:
-    package, _, inner = text.removeprefix("pkg:").partition("/")
-    span: Span = (site.via or node).span
-    top = package.partition(".")[0]
+def package_folders(package: str) -> list[Path] | None:
+    """Return the folders of an installed package, found without importing it; None if it is not installed."""
+    top, *inner = package.split(".")
     try:
         spec = importlib.util.find_spec(top) if top.isidentifier() else None
     except (ImportError, ValueError):
         spec = None
     if spec is None:
+        return None
+    roots = [Path(root) for root in spec.submodule_search_locations or ()]
+    if not roots and spec.origin:
+        roots = [Path(spec.origin).parent]
+    return [root.joinpath(*inner) for root in roots]
+
+
+def _check_package(text: str, node: syntax.String, site: Site, report: Report) -> bool:
+    package, _, inner = text.removeprefix("pkg:").partition("/")
+    span: Span = (site.via or node).span
+    roots = package_folders(package)
+    if roots is None:
         report.warn(
             "E0604",
-            f"no Python package `{top}` is installed here",
+            f"no Python package `{package}` is installed here",
             span,
             "needed when the recipe is compiled",
             help="install the package that brings it",
         )
         return True
-    if "." in package:
-        return True  # finding a sub-package would import what is above it
-    roots = [Path(root) for root in spec.submodule_search_locations or ()]
-    if not roots and spec.origin:
-        roots = [Path(spec.origin).parent]
     if any((root / inner).exists() for root in roots):
         return True
     target = roots[0] / inner if roots else Path(inner)
