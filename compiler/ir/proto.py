@@ -7,6 +7,7 @@ import logging
 import onnx
 import onnx_ir as ir
 from mopt.ir.bare import forget_inferable
+from mopt.ir.contents import check_contents
 from mopt.ir.errors import IRError, LoadError
 from mopt.ir.module import Module
 from mopt.ir.normalise import normalise
@@ -31,6 +32,7 @@ def from_proto(proto: onnx.ModelProto, *, infer: bool = True) -> Module:
         LoadError: the model is invalid (names used twice, values that nothing produces, a cycle), made for a newer
             version of ONNX, or uses what can't be represented (map types).
     """
+    check_contents(proto)
     check_versions(proto)
     notes = densify(proto)
     if proto.training_info:

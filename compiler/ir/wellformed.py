@@ -26,6 +26,8 @@ def check_versions(proto: onnx.ModelProto) -> None:
         proto.opset_import.add(domain="", version=1)
     known = {"": onnx.defs.onnx_opset_version(), "ai.onnx": onnx.defs.onnx_opset_version()}
     for entry in proto.opset_import:
+        if not 0 < entry.version < 2**31:
+            raise LoadError(f"invalid model: it imports version {entry.version} of domain `{entry.domain}`")
         if entry.version > known.get(entry.domain, entry.version):
             raise LoadError(
                 f"the model uses opset {entry.version}, the installed onnx {onnx.__version__} knows up to "

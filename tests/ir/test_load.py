@@ -320,3 +320,58 @@ def test_a_model_keeps_its_metadata(tmp_path: Path) -> None:
     assert [(e.key, e.value) for e in copy.graph.node[0].metadata_props] == [("k", "v")]
     assert [(e.key, e.value) for e in copy.graph.metadata_props] == [("g", "h")]
     assert [(o.domain, o.version) for o in copy.opset_import] == [("", 17), ("my.domain", 3)]
+
+
+def test_texts_that_are_no_utf8(tmp_path: Path) -> None:
+    model = proto()
+    model.graph.node[0].name = "@@@@"
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString().replace(b"@@@@", b"\xb4\xf3\xd0\xa1"))
+    assert "name of a MatMul node is not UTF-8" in refused(tmp_path / "m.onnx")
+
+
+def test_small_tensors_of_the_wrong_size(tmp_path: Path) -> None:
+    model = proto()
+    model.graph.initializer[0].raw_data = b"\0" * 12
+    assert "takes 128 bytes, the file has 12" in refused(written(tmp_path / "m.onnx", model))
+    model.graph.initializer[0].ClearField("raw_data")
+    assert "weights were stripped" in refused(written(tmp_path / "m.onnx", model))
+    model.graph.initializer[0].data_type = 77
+    assert "unknown element type 77" in refused(written(tmp_path / "m.onnx", model))
+
+
+def test_attributes_without_a_type(tmp_path: Path) -> None:
+    """As the first versions of ONNX wrote them."""
+    model = proto()
+    model.graph.node[1].op_type = "LeakyRelu"
+    model.graph.node[1].attribute.add(name="alpha", f=0.5)
+    module = mopt.ir.load(written(tmp_path / "m.onnx", model))
+    assert not mopt.ir.verify(module)
+    assert "LeakyRelu(t) {alpha=0.5}" in mopt.ir.print_module(module)
+    model.graph.node[1].attribute[0].ClearField("f")
+    assert "neither a type nor a value" in refused(written(tmp_path / "m.onnx", model))
+
+
+def test_damaged_files_never_break_anything(tmp_path: Path) -> None:
+    """Random bytes changed, cut out or put in: a LoadError, or a module that everything works on."""
+    random = np.random.default_rng(5)
+    body, loaded = proto().SerializeToString(), 0
+    for _ in range(600):
+        damaged = bytearray(body)
+        place = int(random.integers(len(body)))
+        kind = random.integers(3)
+        if kind == 0:
+            damaged[place] = random.integers(256)
+        elif kind == 1:
+            del damaged[place : place + int(random.integers(1, 5))]
+        else:
+            damaged[place:place] = random.bytes(2)
+        (tmp_path / "m.onnx").write_bytes(damaged)
+        try:
+            module = mopt.ir.load(tmp_path / "m.onnx")
+        except LoadError:
+            continue
+        loaded += 1
+        mopt.ir.verify(module)
+        mopt.ir.print_module(module)
+        mopt.ir.save(module, tmp_path / "n.onnx")
+    assert 0 < loaded < 600
