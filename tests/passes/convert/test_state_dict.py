@@ -182,7 +182,8 @@ def test_exported_program_with_pickled_code_is_refused_and_not_run(protocol, tmp
                 replaced.append(name)
             target.writestr(name, content)
     assert replaced
-    convert(TorchSource(Location(str(good))))
+    if protocol == 2:  # the untouched file converts
+        convert(TorchSource(Location(str(good))))
     with pytest.raises(SourceError, match=r"bad\.pt2 carries pickled objects that are no tensors"):
         convert(TorchSource(Location(str(bad))))
     assert not marker.exists()

@@ -288,3 +288,35 @@ def test_inputs_that_do_not_fit(kit, convert):
         convert(TorchSource(factory, kit.inputs(features="f32 N 6"), outputs=("a", "b")))
     with pytest.raises(SourceError, match="`sizes` names `M`, no dynamic dimension"):
         convert(TorchSource(factory, kit.inputs(features="f32 N 6"), sizes={"M": 3}))
+
+
+def test_stored_shapes_are_the_real_ones(beside, convert, tmp_path):
+    """A fresh export of a vision transformer has stored shapes that disagree with what its operators give."""
+    kit = beside(
+        vit="""
+import torch
+from torch import nn
+
+class Vit(nn.Module):
+    def __init__(self, width=16):
+        super().__init__()
+        self.patch = nn.Conv2d(3, width, 4, 4)
+        self.cls = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(torch.randn(1, 17, width))
+        layer = nn.TransformerEncoderLayer(width, 2, 32, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, image):
+        x = self.patch(image).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], 1) + self.position
+        return self.head(self.encoder(x)[:, 0])
+"""
+    )
+    module, _ = convert(TorchSource(kit.factory("vit.py:Vit"), kit.inputs(image="f32 N 3 16 16")))
+    assert str(module.outputs[0]) == "output: f32[N, 2]"
+    onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
+    layers = {layer for node in module.nodes() for layer in origins(node)}
+    assert {"patch", "encoder.layers.0.self_attn", "encoder.layers.1.linear2", "head"} <= layers
+    stored = {value.name: value.shape for node in module.nodes() for value in node.outputs if value.shape is not None}
+    assert len(stored) > 20
