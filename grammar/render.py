@@ -64,11 +64,11 @@ class _Renderer:
                 head = next(label for label in self._labels if label.span.source is source)
                 arrow = "-->" if source is primary.span.source else ":::"
                 place = f"{_plain(source.path)}:{head.span.line}:{head.span.column}"
-                lines += [f"{' ' * self._gutter} {self._paint(_BLUE, arrow)} {place}", bar]
+                lines += [f"{' ' * self._gutter}{self._paint(_BLUE, arrow)} {place}", bar]
                 lines += self._excerpt([label for label in self._labels if label.span.source is source], style)
                 lines.append(bar)
         elif one.path is not None:
-            lines.append(f"{' ' * self._gutter} {self._paint(_BLUE, '-->')} {_plain(one.path)}")
+            lines.append(f"{' ' * self._gutter}{self._paint(_BLUE, '-->')} {_plain(one.path)}")
             if one.notes or one.help:
                 lines.append(bar)
         trailer = [("note", note) for note in one.notes] + ([("help", one.help)] if one.help else [])
