@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from mopt.diff.model import Diff
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from mopt.analysis.cost import Cost
     from mopt.ir.module import Module
+    from rich.console import Console
 
 __all__ = ["Diff", "diff", "render_terminal"]
 
@@ -31,6 +31,7 @@ def diff(
     labels: tuple[str, str] = ("before", "after"),
     bindings: Mapping[str, int] | None = None,
     step: str | None = None,
+    costs: tuple[Cost, Cost] | None = None,
 ) -> Diff:
     """Compare two modules; neither is changed.
 
@@ -41,13 +42,18 @@ def diff(
         labels: what to call the two sides.
         bindings: sizes of dynamic dimensions, by name, for the cost.
         step: the step that lies between the two, held responsible where provenance says nothing.
+        costs: of the two sides at `bindings`, where already known: counting them takes longer than the rest.
     """
-    from mopt.diff.compare import compare
+    from mopt.diff.compare import Input, compare
 
-    return compare(a, b, weights=weights, labels=labels, bindings=bindings, step=step)
+    sides = tuple(
+        Input(module, label, None if costs is None else costs[i])
+        for i, (module, label) in enumerate(zip((a, b), labels, strict=True))
+    )
+    return compare(sides[0], sides[1], weights=weights, bindings=bindings, step=step)
 
 
-def render_terminal(difference: Diff, console: Console, *, all: bool = False) -> None:  # noqa: A002
+def render_terminal(difference: Diff, console: Console, *, all: bool = False) -> None:
     """Print a diff: the summary first, then what changed, long lists folded unless `all`."""
     from mopt.diff.terminal import render
 

@@ -22,7 +22,7 @@ def inside_groups(pairing: Pairing, *, in_order: bool) -> Iterator[tuple[int, in
         before, after = sorted(region.before), sorted(region.after)
         if not before or not after:
             continue
-        for detail in (Detail.SHAPES, Detail.TYPES):
+        for detail in (Detail.SHAPES, Detail.CORE, Detail.OPERATOR):
             first, second = (side.first(detail) for side in pairing.labels)
             keys_a, keys_b = [first[x] for x in before], [second[y] for y in after]
             found = _in_order if in_order else _alone

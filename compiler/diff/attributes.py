@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
-
 from mopt.diff.prints import Prints, dims
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
@@ -58,7 +58,7 @@ def _plain(value: Any) -> str:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, float):
         # Files hold single precision: 0.1 read back is 0.10000000149.
-        return f"{value:.8g}"
+        return str(np.float32(value))
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_plain(item) for item in value)}]"
     return str(value)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from mopt.analysis.cost import cost
+from mopt.analysis.cost import Cost, cost
 from mopt.diff import listing
 from mopt.diff.interface import changes as interface_changes
 from mopt.diff.model import Diff, PropertyChange, Side, StepEffect
@@ -17,32 +18,28 @@ from mopt.diff.weight_changes import WeightComparison
 from mopt.ir.module import Module
 
 
-def compare(
-    a: Module,
-    b: Module,
-    *,
-    weights: bool,
-    labels: tuple[str, str],
-    bindings: Mapping[str, int] | None,
-    step: str | None,
-) -> Diff:
+@dataclass(frozen=True)
+class Input:
+    """One side as it comes in; its cost where the caller knows it."""
+
+    module: Module
+    label: str
+    cost: Cost | None
+
+
+def compare(a: Input, b: Input, *, weights: bool, bindings: Mapping[str, int] | None, step: str | None) -> Diff:
     """Compare two modules; see `mopt.diff.diff`."""
     prints = Prints()
     # One canonical direction, so that the two directions of a diff are each other's mirror.
-    if _comes_after(a, b, prints, weights):
-        return _compare(b, a, prints, weights, (labels[1], labels[0]), bindings, step).mirrored()
-    return _compare(a, b, prints, weights, labels, bindings, step)
+    if _comes_after(a.module, b.module, prints, weights):
+        return _compare(b, a, prints, weights, bindings, step).mirrored()
+    return _compare(a, b, prints, weights, bindings, step)
 
 
 def _compare(
-    a: Module,
-    b: Module,
-    prints: Prints,
-    weights: bool,
-    labels: tuple[str, str],
-    bindings: Mapping[str, int] | None,
-    step: str | None,
+    one: Input, other: Input, prints: Prints, weights: bool, bindings: Mapping[str, int] | None, step: str | None
 ) -> Diff:
+    a, b = one.module, other.module
     by = (step,) if step else ()
     matched = ScopeMatcher(a, b, prints, weights=weights)
     main = matched.pairs[0]
@@ -53,10 +50,11 @@ def _compare(
     interface = interface_changes("input", main.a.inputs, main.b.inputs, main.inputs)
     interface += interface_changes("output", list(a.graph.outputs), list(b.graph.outputs), main.outputs)
     how = Counter(how for pair in matched.pairs for how in pair.pairing.how.values())
-    responsible = Counter(entry for change in (*groups, *changed, *values, *compared.changed) for entry in change.by)
+    by_change = [item.by for listed in (groups, changed, values, compared.changed) for item in listed]
+    responsible = Counter(entry for entries in by_change for entry in entries)
     return Diff(
-        before=_side(a, matched.everything[0], labels[0], bindings),
-        after=_side(b, matched.everything[1], labels[1], bindings),
+        before=_side(one, matched.everything[0], bindings),
+        after=_side(other, matched.everything[1], bindings),
         matched=how.total(),
         by_provenance=how["provenance"],
         groups=tuple(groups),
@@ -74,11 +72,11 @@ def _compare(
     )
 
 
-def _side(module: Module, scopes: list[Scope], label: str, bindings: Mapping[str, int] | None) -> Side:
+def _side(given: Input, scopes: list[Scope], bindings: Mapping[str, int] | None) -> Side:
     held = [weight for scope in scopes for weight in scope.weights if weight.own]
-    totals = cost(module, bindings)
+    totals = given.cost or cost(given.module, bindings)
     return Side(
-        label,
+        given.label,
         nodes=sum(len(scope.operators) for scope in scopes),
         constants=sum(weight.stored == "constant" for weight in held),
         weights=len(held),
@@ -109,7 +107,12 @@ def _told(module: Module) -> dict[str, str]:
 
 def _comes_after(a: Module, b: Module, prints: Prints, weights: bool) -> bool:
     """Tell which of two modules is the greater, in some total order of their contents: cheap keys first."""
-    for key in (_interface_key, _nodes_key, lambda module: _weights_key(module, prints, weights)):
+    keys: tuple[Callable[[Module], Any], ...] = (
+        _interface_key,
+        _nodes_key,
+        lambda module: _weights_key(module, prints, weights),
+    )
+    for key in keys:
         first, second = key(a), key(b)
         if first != second:
             return bool(first > second)

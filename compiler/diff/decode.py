@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx_ir as ir
-
 from mopt.diff.scope import Kind, Scope, Source
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ _DECODERS = frozenset(
 
 _MAX_NODES = 12
 
+_DEQUANTIZE_SINCE = 19
+"""The oldest DequantizeLinear that ONNX's reference implementation has; it computes what the older ones do."""
+
 
 def constant_cone(scope: Scope, source: Source) -> tuple[list[int], list[int]] | None:
     """Return the operators and the weights a value is computed from, if it is from weights and decoders only."""
@@ -33,11 +35,11 @@ def constant_cone(scope: Scope, source: Source) -> tuple[list[int], list[int]] |
     while waiting:
         current = waiting.pop()
         if current.kind == Kind.WEIGHT:
-            weights[current.index] = None
-        elif current.kind == Kind.NODE and scope.types[current.index] in _DECODERS:
-            if current.index not in nodes:
-                nodes.add(current.index)
-                waiting += scope.sources[current.index]
+            weights[current.number] = None
+        elif current.kind == Kind.NODE and scope.types[current.number] in _DECODERS:
+            if current.number not in nodes:
+                nodes.add(current.number)
+                waiting += scope.sources[current.number]
         elif current.kind != Kind.ABSENT:
             return None
         if len(nodes) > _MAX_NODES:
@@ -57,10 +59,16 @@ def decoded(scope: Scope, source: Source, cone: tuple[list[int], list[int]]) -> 
     graph.node.extend(ir.to_proto(scope.operators[number]) for number in cone[0])
     graph.input.extend(onnx.ValueInfoProto(name=name) for name in feeds)
     graph.output.append(onnx.ValueInfoProto(name=value.name))
-    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in scope.opsets.items()]
-    try:
-        (result,) = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opsets)).run(None, feeds)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, KeyError, IndexError):
-        # The reference implementation does not know every element type: the group is reported, its error is not.
-        return None
-    return result  # type: ignore[no-any-return]
+    for oldest in (1, _DEQUANTIZE_SINCE):
+        imports = [
+            onnx.helper.make_opsetid(domain, version if domain else max(version, oldest))
+            for domain, version in scope.opsets.items()
+        ]
+        try:
+            results: Any = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports)).run(None, feeds)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError, KeyError, IndexError):
+            # It does not know every operator and element type: the group is reported then, its error is not.
+            continue
+        array: NDArray[Any] = results[0]
+        return array
+    return None

@@ -59,13 +59,14 @@ class Regions:
             for side, numbers in enumerate(region.sides()):
                 for number in numbers:
                     self.of[side][number] = region
-        for region in self.all:
-            self._settle(region, changed)
+        for above in (True, False):
+            for region in self.all:
+                self._settle(region, changed, above=above)
 
     def explains(self, sa: Source, sb: Source) -> bool:
         """Tell whether a slot reads something else only because a group came, went or was replaced."""
-        region_a = self.of[0].get(sa.index) if sa.kind == Kind.NODE else None
-        region_b = self.of[1].get(sb.index) if sb.kind == Kind.NODE else None
+        region_a = self.of[0].get(sa.number) if sa.kind == Kind.NODE else None
+        region_b = self.of[1].get(sb.number) if sb.kind == Kind.NODE else None
         if region_a is not None and region_a is region_b:
             return True
         if region_a is not None and self._bypassed(region_a, 0, sa, sb):
@@ -85,7 +86,7 @@ class Regions:
         found: dict[Source, None] = {}
         for number in sorted(members):
             for source in scope.sources[number]:
-                inside = source.kind == Kind.NODE and source.index in members
+                inside = source.kind == Kind.NODE and source.number in members
                 if not inside and source.kind not in (Kind.WEIGHT, Kind.ABSENT):
                     found[source] = None
         return list(found)
@@ -117,7 +118,7 @@ class Regions:
         for number, sources in enumerate(scope.sources):
             for source in sources:
                 if source.kind == Kind.NODE:
-                    self._join((side, number), (side, source.index))
+                    self._join((side, number), (side, source.number))
 
     def _join_across(self) -> None:
         pairing = self.pairing
@@ -126,13 +127,13 @@ class Regions:
                 continue
             for sa, sb in pairing.slots(x, y):
                 if sa.kind == sb.kind == Kind.NODE:
-                    self._join((0, sa.index), (1, sb.index))
+                    self._join((0, sa.number), (1, sb.number))
         exits = {pairing.labels[1].exit_colours.get(i): source for i, source in enumerate(pairing.b.outputs)}
         for position, source in enumerate(pairing.a.outputs):
             colour = pairing.labels[0].exit_colours.get(position)
             other = exits.get(colour) if colour is not None else None
             if other is not None and source.kind == other.kind == Kind.NODE:
-                self._join((0, source.index), (1, other.index))
+                self._join((0, source.number), (1, other.number))
 
     def _join_by_origins(self) -> None:
         if self.pairing.origins is None:
@@ -140,66 +141,85 @@ class Regions:
         holders: dict[str, Member] = {}
         for number, names in enumerate(self.pairing.origins[0]):
             if (0, number) in self._parent:
-                holders |= {name: (0, number) for name in names}
+                holders |= dict.fromkeys(names, (0, number))
         for number, names in enumerate(self.pairing.origins[1]):
             if (1, number) in self._parent:
                 for name in names:
                     if name in holders:
                         self._join(holders[name], (1, number))
 
-    def _settle(self, region: Region, changed: set[int]) -> None:
-        """Say what a group of one side became: a constant, or a neighbour's work."""
-        if region.before and region.after:
+    def _settle(self, region: Region, changed: set[int], *, above: bool) -> None:
+        """Say what a group became: a constant, a value computed elsewhere, or a neighbour's work."""
+        sides = (0,) if not region.after else (1,) if not region.before else (0, 1)
+        if region.kept or region.constant or region.duplicate:
             return
-        side = 0 if region.before else 1
+        if len(sides) == 1:
+            counterparts = self._counterparts(region, sides[0])
+            region.constant = bool(counterparts) and all(other.kind == Kind.WEIGHT for _, other in counterparts)
+            region.duplicate = (
+                bool(counterparts)
+                and not region.constant
+                and all(self._equal(sides[0], own, other) for own, other in counterparts)
+            )
+            if region.constant or region.duplicate:
+                return
+        # Whose own work changed above a group took part of its work over; below, only where nothing else replaces it.
+        if above:
+            feeders = [x for side in sides for x in self._feeders(region, side)]
+            found = [x for x in dict.fromkeys(feeders) if x in changed]
+        else:
+            found = [x for x in self._only_reader(region, sides[0]) if x in changed and len(sides) == 1]
+        for x in found:
+            y = self.pairing.to_b[x]
+            region.before.add(x)
+            region.after.add(y)
+            region.kept.add((x, y))
+            self.of[0][x] = self.of[1][y] = region
+
+    def _counterparts(self, region: Region, side: int) -> list[tuple[Source, Source]]:
+        """Return what a group of one side gives to paired operators, with what their partners read instead."""
         pairing, scope = self.pairing, (self.pairing.a, self.pairing.b)[side]
-        counterparts = []
+        found = []
         for source in self.gives(region, side):
             for use in scope.feeds(source):
                 partner = (pairing.to_b, pairing.to_a)[side][use.operator]
                 if partner < 0 or use.slot >= scope.explicit[use.operator]:
                     continue
                 pair = (use.operator, partner) if side == 0 else (partner, use.operator)
-                counterparts += [(source, slot[1 - side]) for slot in pairing.slots(*pair) if slot[side] == source]
-        if counterparts and all(source.kind == Kind.WEIGHT for _, source in counterparts):
-            region.constant = True
-            return
-        if counterparts and all(self._equal(side, own, other) for own, other in counterparts):
-            region.duplicate = True
-            return
-        for x in self._neighbours(region, side):
-            if x in changed:
-                y = pairing.to_b[x]
-                region.before.add(x)
-                region.after.add(y)
-                region.kept.add((x, y))
-                self.of[0][x] = self.of[1][y] = region
-                return
+                found += [(source, slot[1 - side]) for slot in pairing.slots(*pair) if slot[side] == source]
+        return found
 
     def _equal(self, side: int, own: Source, other: Source) -> bool:
         """Tell whether `own` is computed a second time on its side, by the partner of the other side's `other`."""
         if other.kind != Kind.NODE or own.output != other.output:
             return False
-        twin = (self.pairing.to_a, self.pairing.to_b)[side][other.index]
+        twin = (self.pairing.to_a, self.pairing.to_b)[side][other.number]
         if self._ancestry is None:
             self._ancestry = tuple(labels.ancestry() for labels in self.pairing.labels)
-        return twin >= 0 and self._ancestry[side][twin] == self._ancestry[side][own.index]
+        return twin >= 0 and self._ancestry[side][twin] == self._ancestry[side][own.number]
 
-    def _neighbours(self, region: Region, side: int) -> list[int]:
-        """Return paired operators (first side's numbers) whose only business is with this group: those above first."""
+    def _feeders(self, region: Region, side: int) -> list[int]:
+        """Return paired operators (first side's numbers) that feed this group and nothing else."""
         scope, members = (self.pairing.a, self.pairing.b)[side], region.sides()[side]
         found = []
         for source in self.reads(region, side):
             uses = scope.feeds(source)
             if source.kind == Kind.NODE and all(use.operator in members for use in uses) and source not in scope.exits:
-                found.append(source.index)
+                found.append(source.number)
+        return self._ungrouped(found, side)
+
+    def _only_reader(self, region: Region, side: int) -> list[int]:
+        """Return the paired operator (first side's number) that alone reads what this group gives."""
+        scope, members = (self.pairing.a, self.pairing.b)[side], region.sides()[side]
         given = self.gives(region, side)
         readers = {use.operator for source in given for use in scope.feeds(source)} - members
-        if len(readers) == 1 and not any(source in scope.exits for source in given):
-            found.extend(readers)
-        if side == 0:
-            return [number for number in found if number not in self.of[0]]
-        return [self.pairing.to_a[number] for number in found if number not in self.of[1]]
+        if len(readers) != 1 or any(source in scope.exits for source in given):
+            return []
+        return self._ungrouped(list(readers), side)
+
+    def _ungrouped(self, numbers: list[int], side: int) -> list[int]:
+        free = [number for number in dict.fromkeys(numbers) if number not in self.of[side]]
+        return free if side == 0 else [self.pairing.to_a[number] for number in free]
 
 
 def new_history(pairing: Pairing, before: set[int], after: set[int]) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import onnx_ir as ir
-
 from mopt.diff.model import InterfaceChange, TensorFacts
 from mopt.ir.dtypes import dims, type_word
 

@@ -7,6 +7,7 @@ Operators already paired keep one colour on both sides, so that every pair sharp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from enum import IntEnum
 
@@ -20,6 +21,8 @@ class Detail(IntEnum):
     CONTENTS = 0  # type, attributes, bodies, weights with their contents
     SHAPES = 1  # weights by element type and shape only
     TYPES = 2  # type, and which slots hold weights
+    CORE = 3  # type, attributes and the shape of the largest weight: a bias may have come or gone
+    OPERATOR = 4  # type alone
 
 
 class Interner:
@@ -29,6 +32,7 @@ class Interner:
         self._numbers: dict[Hashable, int] = {}
 
     def __call__(self, key: Hashable) -> int:
+        """Return the key's number."""
         return self._numbers.setdefault(key, len(self._numbers))
 
 
@@ -54,7 +58,7 @@ class Labels:
         """Return the colour of what is no operator's output; what has no counterpart is told apart by side."""
         if source.kind == Kind.WEIGHT:
             return "weight"
-        return self.colours.get(source, (source.kind, "unpaired", self.side, source.index))
+        return self.colours.get(source, (source.kind, "unpaired", self.side, source.number))
 
     def exits(self, source: Source) -> list[Hashable]:
         """Return the colours of the graph outputs a value is."""
@@ -140,7 +144,7 @@ class Labels:
         if source.kind != Kind.NODE:
             return self.intern(self.colour(source))
         # In an invalid, cyclic graph an ancestor may not have its label yet.
-        label = labels[source.index] if source.index < len(labels) else -1
+        label = labels[source.number] if source.number < len(labels) else -1
         return self.intern((label, source.output))
 
     def _below(self, number: int, labels: Sequence[int]) -> tuple[Hashable, ...]:
@@ -155,6 +159,12 @@ class Labels:
 
     def _own(self, number: int, detail: Detail) -> int:
         scope = self.scope
+        if detail == Detail.OPERATOR:
+            return self.intern(("operator", scope.types[number]))
+        if detail == Detail.CORE:
+            held = [scope.weights[s.number].shape for s in scope.sources[number] if s.kind == Kind.WEIGHT]
+            attributes = tuple(scope.attributes[number].items())
+            return self.intern(("core", scope.types[number], attributes, max(held, key=math.prod, default=())))
         slots = tuple(self._weight(source, detail) for source in scope.sources[number][: scope.explicit[number]])
         if scope.types[number] in COMMUTATIVE:
             slots = tuple(sorted(slots, key=repr))
@@ -167,7 +177,7 @@ class Labels:
     def _weight(self, source: Source, detail: Detail) -> Hashable:
         if source.kind != Kind.WEIGHT:
             return int(source.kind == Kind.ABSENT)
-        held = self.scope.weights[source.index]
+        held = self.scope.weights[source.number]
         if detail == Detail.TYPES:
             return "weight"
         if detail == Detail.SHAPES or not self.weights:
@@ -198,4 +208,4 @@ class Labels:
         return (nodes, tuple(direct))
 
     def _held(self, body: Scope, source: Source) -> Hashable:
-        return self.prints.of(body.weights[source.index].tensor) if source.kind == Kind.WEIGHT else None
+        return self.prints.of(body.weights[source.number].tensor) if source.kind == Kind.WEIGHT else None

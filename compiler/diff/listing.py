@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-
 from mopt.diff.attributes import parameter_name
 from mopt.diff.groups import Region, new_history
 from mopt.diff.interface import tensor_facts
@@ -117,7 +116,7 @@ def _history_around(pair: ScopePair, region: Region) -> tuple[str, ...]:
         return ()
     side = 0 if region.before else 1
     scope, partners = ((pair.a, pair.pairing.to_b), (pair.b, pair.pairing.to_a))[side]
-    near = [source.index for source in pair.regions.reads(region, side) if source.kind == Kind.NODE]
+    near = [source.number for source in pair.regions.reads(region, side) if source.kind == Kind.NODE]
     near += [use.operator for source in pair.regions.gives(region, side) for use in scope.feeds(source)]
     for number in near:
         partner = partners[number]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from mopt.diff.align import inside_groups
 from mopt.diff.labels import Detail, Interner, Labels
@@ -83,8 +83,8 @@ class Matcher:
         if not proposed:
             return []
         structural: dict[int, int] = {}
-        for labels in (self.pairing.refined(Detail.CONTENTS, 2), exact):
-            structural.update(_unique(labels[0], labels[1]))
+        structural.update(_unique(*self.pairing.refined(Detail.CONTENTS, 2)))
+        structural.update(_unique(*exact))
         back = {y: x for x, y in structural.items()}
         agreed = [(x, y) for x, y in proposed if structural.get(x, y) == y and back.get(y, x) == x]
         if len(proposed) - len(agreed) > max(1, len(proposed) // 20):
@@ -92,7 +92,7 @@ class Matcher:
         self.pairing.origins = (first, second)
         return agreed
 
-    def _anchors(self, first: list[Hashable], second: list[Hashable], detail: Detail) -> None:
+    def _anchors(self, first: Sequence[Hashable], second: Sequence[Hashable], detail: Detail) -> None:
         """Pair what stands out on both sides, spread, then pair what is left of equal labels, best first."""
         pairing = self.pairing
         free_a = [label if pairing.to_b[x] < 0 else None for x, label in enumerate(first)]
@@ -125,7 +125,10 @@ class Matcher:
                 if not self.pairing.free(x, y):
                     continue
                 evidence = self.pairing.evidence(x, y)
-                if detail == Detail.SHAPES or evidence.conflict <= evidence.agree + evidence.bypassed + evidence.alike:
+                if (
+                    detail != Detail.OPERATOR
+                    or evidence.conflict <= evidence.agree + evidence.bypassed + evidence.alike
+                ):
                     self._pair(x, y, "structure")
                     found = True
             self._offer_again()
@@ -144,9 +147,9 @@ class Matcher:
         found: list[Hashable] = []
         for number, sources in enumerate(side.sources):
             prints = [
-                (slot, self.prints.of(side.weights[source.index].tensor))
+                (slot, self.prints.of(side.weights[source.number].tensor))
                 for slot, source in enumerate(sources)
-                if source.kind == Kind.WEIGHT and math.prod(side.weights[source.index].shape) >= SMALL
+                if source.kind == Kind.WEIGHT and math.prod(side.weights[source.number].shape) >= SMALL
             ]
             found.append((side.types[number], tuple(prints)) if prints else None)
         return found
@@ -155,7 +158,7 @@ class Matcher:
         self.pairing.add(x, y, how)
         for sa, sb in self.pairing.slots(x, y):
             if sa.kind == sb.kind == Kind.NODE and sa.output == sb.output:
-                self._offer(sa.index, sb.index)
+                self._offer(sa.number, sb.number)
         for output in range(min(len(self.a.operators[x].outputs), len(self.b.operators[y].outputs))):
             self._offer_readers(Source(Kind.NODE, x, output), Source(Kind.NODE, y, output))
 
@@ -171,9 +174,9 @@ class Matcher:
         exits = {self.labels[1].exit_colours.get(i): source for i, source in enumerate(self.b.outputs)}
         for position, source in enumerate(self.a.outputs):
             colour = self.labels[0].exit_colours.get(position)
-            other = exits.get(colour) if colour is not None else None
-            if other is not None and source.kind == other.kind == Kind.NODE and source.output == other.output:
-                self._offer(source.index, other.index)
+            partner = exits.get(colour) if colour is not None else None
+            if partner is not None and source.kind == partner.kind == Kind.NODE and source.output == partner.output:
+                self._offer(source.number, partner.number)
         self._offer_again()
         for x, y in enumerate(pairing.to_b):
             if y >= 0:
@@ -226,12 +229,12 @@ class Matcher:
         return not evidence.conflict and not evidence.bypassed and evidence.unlike <= (0.0, 1.0, 2.0)[detail]
 
 
-def _unique(first: list[Hashable], second: list[Hashable]) -> list[tuple[int, int]]:
+def _unique(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[tuple[int, int]]:
     """Return the pairs of positions whose key stands once on either side; None is no key."""
     return [(xs[0], ys[0]) for xs, ys in _alike(first, second) if len(xs) == len(ys) == 1]
 
 
-def _alike(first: list[Hashable], second: list[Hashable]) -> list[tuple[list[int], list[int]]]:
+def _alike(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[tuple[list[int], list[int]]]:
     """Return, for each key both sides have, its positions on either side, in order."""
     found: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for side, keys in enumerate((first, second)):

@@ -72,7 +72,7 @@ class Pairing:
         if sa.kind != sb.kind:
             return False
         if sa.kind == Kind.NODE:
-            return self.to_b[sa.index] == sb.index and sa.output == sb.output
+            return self.to_b[sa.number] == sb.number and sa.output == sb.output
         if sa.kind in (Kind.ABSENT, Kind.WEIGHT):
             return True
         return self.labels[0].colour(sa) == self.labels[1].colour(sb)
@@ -108,6 +108,10 @@ class Pairing:
         else:
             names = attributes_a.keys() | attributes_b.keys()
             found.unlike += sum(attributes_a.get(name) != attributes_b.get(name) for name in names)
+        shapes = self.a.shapes[x], self.b.shapes[y]
+        if shapes[0] is not None and shapes[1] is not None:
+            found.alike += 0.5 * (shapes[0] == shapes[1])
+            found.unlike += 0.5 * (shapes[0] != shapes[1])
         found.alike += self._provenance(x, y)
         if self.a.operators[x].name == self.b.operators[y].name:
             found.alike += 0.01  # a tie-break only: names alone never pair
@@ -138,13 +142,12 @@ class Pairing:
 
     def _disagree(self, sa: Source, sb: Source, found: Evidence, own: int = -1) -> None:
         """Weigh two sources that do not correspond. `own` is an operator that counts as paired."""
-        free_a = sa.kind == Kind.NODE and self.to_b[sa.index] < 0 and sa.index != own
-        free_b = sb.kind == Kind.NODE and self.to_a[sb.index] < 0
+        free_a = sa.kind == Kind.NODE and self.to_b[sa.number] < 0 and sa.number != own
+        free_b = sb.kind == Kind.NODE and self.to_a[sb.number] < 0
         if free_a and free_b:
             return
-        if free_a and any(self.corresponds(above, sb) for above in _above(self.a, self.to_b, sa)):
-            found.bypassed += 1
-        elif free_b and any(self.corresponds(sa, above) for above in _above(self.b, self.to_a, sb)):
+        through_a = free_a and any(self.corresponds(above, sb) for above in _above(self.a, self.to_b, sa))
+        if through_a or (free_b and any(self.corresponds(sa, above) for above in _above(self.b, self.to_a, sb))):
             found.bypassed += 1
         elif sa.kind != sb.kind:
             found.conflict += 0.25 if free_a or free_b else 0.5
@@ -153,7 +156,7 @@ class Pairing:
 
     def _alike(self, sa: Source, sb: Source) -> tuple[float, float]:
         """Return how alike two weights are (0 to 1), and how much that says."""
-        a, b = self.a.weights[sa.index], self.b.weights[sb.index]
+        a, b = self.a.weights[sa.number], self.b.weights[sb.number]
         elements = max(math.prod(a.shape), math.prod(b.shape))
         weight = 0.5 if elements < SMALL else 2.0
         if a.shape != b.shape:
@@ -190,7 +193,7 @@ class Pairing:
 
     def _is(self, sa: Source, sb: Source) -> bool:
         if sa.kind == Kind.WEIGHT and sb.kind == Kind.WEIGHT:
-            a, b = self.a.weights[sa.index], self.b.weights[sb.index]
+            a, b = self.a.weights[sa.number], self.b.weights[sb.number]
             if not self.labels[0].weights:
                 return a.shape == b.shape
             return self.prints.of(a.tensor) == self.prints.of(b.tensor)
@@ -199,12 +202,12 @@ class Pairing:
 
 def _above(scope: Scope, pairs: Sequence[int], source: Source) -> Iterator[Source]:
     """Yield what a value is made of, seen through the unpaired operators right above it."""
-    waiting, seen = [source], {source.index}
+    waiting, seen = [source], {source.number}
     while waiting and len(seen) <= _FAR:
-        for above in scope.sources[waiting.pop().index]:
-            if above.kind == Kind.NODE and pairs[above.index] < 0:
-                if above.index not in seen:
-                    seen.add(above.index)
+        for above in scope.sources[waiting.pop().number]:
+            if above.kind == Kind.NODE and pairs[above.number] < 0:
+                if above.number not in seen:
+                    seen.add(above.number)
                     waiting.append(above)
             elif above.kind != Kind.WEIGHT:
                 yield above

@@ -98,8 +98,8 @@ class Refiner:
     def _around(self, x: int, y: int) -> Iterator[tuple[int, int]]:
         pairing = self.pairing
         for sa, sb in pairing.slots(x, y):
-            if sa.kind == sb.kind == Kind.NODE and sa.output == sb.output and pairing.to_b[sa.index] != sb.index:
-                yield sa.index, sb.index
+            if sa.kind == sb.kind == Kind.NODE and sa.output == sb.output and pairing.to_b[sa.number] != sb.number:
+                yield sa.number, sb.number
         for output in range(min(len(pairing.a.operators[x].outputs), len(pairing.b.operators[y].outputs))):
             yield from self._readers(Source(Kind.NODE, x, output), Source(Kind.NODE, y, output))
 
@@ -151,7 +151,7 @@ class Refiner:
 
 
 def _neighbours(scope: Scope, number: int) -> set[int]:
-    found = {number} | {source.index for source in scope.sources[number] if source.kind == Kind.NODE}
+    found = {number} | {source.number for source in scope.sources[number] if source.kind == Kind.NODE}
     for output in range(len(scope.operators[number].outputs)):
         found |= {use.operator for use in scope.feeds(Source(Kind.NODE, number, output))}
     return found

@@ -12,7 +12,6 @@ from enum import IntEnum
 from typing import Any, Literal, NamedTuple
 
 import onnx_ir as ir
-
 from mopt.diff.attributes import effective_attributes, operator_type
 from mopt.diff.prints import Prints, dims
 from mopt.ir.walk import captures
@@ -32,7 +31,7 @@ class Source(NamedTuple):
     """What an input slot reads: which operator's which output, which weight, which graph input or outer value."""
 
     kind: Kind
-    index: int = 0
+    number: int = 0
     output: int = 0
 
 
@@ -74,6 +73,7 @@ class Scope:
         self.explicit: list[int] = []
         self.types: list[str] = []
         self.attributes: list[dict[str, str]] = []
+        self.shapes: list[tuple[int | None, ...] | None] = []
         self.bodies: list[dict[str, Scope]] = []
         self.weights: list[Held] = []
         self.outer: list[ir.Value] = []
@@ -113,13 +113,13 @@ class Scope:
     def value(self, source: Source) -> ir.Value | None:
         """Return the value behind a source."""
         if source.kind == Kind.NODE:
-            outputs = self.operators[source.index].outputs
+            outputs = self.operators[source.number].outputs
             return outputs[source.output] if source.output < len(outputs) else None
         if source.kind == Kind.WEIGHT:
-            return self.weights[source.index].value
+            return self.weights[source.number].value
         if source.kind == Kind.INPUT:
-            return self.inputs[source.index]
-        return self.outer[source.index] if source.kind == Kind.OUTER else None
+            return self.inputs[source.number]
+        return self.outer[source.number] if source.kind == Kind.OUTER else None
 
     def feeds(self, source: Source) -> list[Use]:
         """Return the uses of a value inside this scope."""
@@ -130,7 +130,7 @@ class Scope:
         while scope is not None:
             source = scope.where.get(value)
             if source is not None and source.kind == Kind.WEIGHT:
-                held = scope.weights[source.index]
+                held = scope.weights[source.number]
                 return Held(value, held.tensor, held.stored, own=False)
             scope = scope.parent
         return None
@@ -155,6 +155,7 @@ class Scope:
         for node in operators:
             self.types.append(operator_type(node))
             self.attributes.append(effective_attributes(node, self.version(node), prints))
+            self.shapes.append(_shape(node))
             bodies = {
                 name: Scope(body, f"{self.path}/{node.name}/{name}".lstrip("/"), self, self.opsets, prints)
                 for name, body in _bodies(node)
@@ -204,6 +205,12 @@ def _bodies(node: ir.Node) -> list[tuple[str, ir.Graph]]:
         elif attribute.type == ir.AttributeType.GRAPHS:
             found += [(f"{attribute.name}[{i}]", graph) for i, graph in enumerate(attribute.as_graphs())]
     return found
+
+
+def _shape(node: ir.Node) -> tuple[int | None, ...] | None:
+    """Return the shape of the first output where the model says it; names of dimensions mean nothing elsewhere."""
+    shape = node.outputs[0].shape if node.outputs else None
+    return None if shape is None else tuple(dim if isinstance(dim, int) else None for dim in shape)
 
 
 def _captured(bodies: dict[str, Scope]) -> list[ir.Value]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
-
 from mopt.diff.groups import Regions
 from mopt.diff.interface import align
 from mopt.diff.labels import Detail
@@ -112,6 +111,6 @@ def _own_work(pairing: Pairing, x: int, y: int) -> bool:
         return True
     return any(
         sa.kind == sb.kind == Kind.WEIGHT
-        and pairing.prints.of(a.weights[sa.index].tensor) != pairing.prints.of(b.weights[sb.index].tensor)
+        and pairing.prints.of(a.weights[sa.number].tensor) != pairing.prints.of(b.weights[sb.number].tensor)
         for sa, sb in pairing.slots(x, y)
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from mopt.diff.model import Diff, Group, InterfaceChange, NodeChange, Operator, WeightChange, WeightFacts
-from mopt.show.page import Column, Page, Table, clean
+from mopt.show.page import Column, Page, Table, clean, shorten
 from mopt.show.quantities import change, count, magnitude, plural, share, size, small
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _interface(page: Page, changes: Sequence[InterfaceChange]) -> None:
     if not changes:
         return
     page.heading("Interface", plural(len(changes), "change"))
-    table = Table([Column(""), Column("what"), Column("before", flexible=True), Column("after")])
+    table = Table([Column(""), Column("what"), Column("before", flexible=True), Column("after", flexible=True)])
     for item in changes:
         before = f"{clean(item.before.name)}: {item.before}" if item.before else ""
         after = f"{clean(item.after.name)}: {item.after}" if item.after else ""
@@ -83,19 +83,22 @@ def _folded_groups(page: Page, title: str, groups: Sequence[Group]) -> None:
         alike.setdefault((group.pattern, group.by), []).append(group)
     ordered = sorted(alike.items(), key=lambda item: -len(item[1]))
     table = Table(
-        [Column("", "right"), Column("", flexible=True), Column("for instance", droppable=1), Column("by", droppable=2)]
+        [
+            Column("", "right"),
+            Column("", flexible=True, least=72),
+            Column("for instance", droppable=2, flexible=True),
+            Column("by", droppable=1, flexible=True),
+        ]
     )
     for (pattern, by), members in ordered[:FOLDED]:
-        first = members[0]
-        example = _example(first.before or first.after)
+        example = _example(members[0].before or members[0].after)
         table.rows.append((f"{len(members)} ×", clean(pattern), example, _by(by)))
     page.table(table)
     _more(page, len(ordered) - FOLDED, "further pattern")
 
 
 def _example(operators: Sequence[Operator]) -> str:
-    name = _name(operators[0])
-    return name if len(name) <= 28 else f"…{name[-27:]}"
+    return shorten(_name(operators[0]), 32)
 
 
 def _each_group(page: Page, title: str, groups: Sequence[Group]) -> None:
@@ -127,8 +130,8 @@ def _attributes(page: Page, changes: Iterable[NodeChange], everything: bool) -> 
         for entry in item.attributes
     ]
     columns = [
-        Column("node"), Column("", flexible=True), Column("attribute"), Column("before", "right"), Column(""),
-        Column("after"), Column("by", droppable=1),
+        Column("node"), Column("", flexible=True), Column("attribute"), Column("before", "right", flexible=True),
+        Column(""), Column("after", flexible=True), Column("by", droppable=1, flexible=True),
     ]  # fmt: skip
     _list(page, "Other attributes", columns, rows, "attribute", everything)
 
@@ -140,8 +143,8 @@ def _rewired(page: Page, changes: Iterable[NodeChange], everything: bool) -> Non
         for entry in item.rewired
     ]
     columns = [
-        Column("node"), Column("", flexible=True), Column("input"), Column("before", "right"), Column(""),
-        Column("after"),
+        Column("node"), Column("", flexible=True), Column("input"), Column("before", "right", flexible=True),
+        Column(""), Column("after", flexible=True),
     ]  # fmt: skip
     _list(page, "Rewired", columns, rows, "input", everything)
 
@@ -214,12 +217,8 @@ def _properties(page: Page, diff: Diff, everything: bool) -> None:
             rows += members
         else:
             rows.append((f"{clean(family)}.*", "", "", f"{len(members)} entries"))
-    if everything:
-        page_rows = [(name, *(text for text in rest)) for name, *rest in rows]
-    else:
-        page_rows = [(name, *(text if len(text) <= 30 else f"{text[:29]}…" for text in rest)) for name, *rest in rows]
-    columns = [Column("", flexible=True), Column("", "right"), Column(""), Column("")]
-    _list(page, "Model", columns, page_rows, "property", everything)
+    columns = [Column("", flexible=True), Column("", flexible=True), Column(""), Column("", flexible=True)]
+    _list(page, "Model", columns, rows, "property", everything)
 
 
 def _renames(page: Page, diff: Diff, everything: bool) -> None:
@@ -231,7 +230,7 @@ def _renames(page: Page, diff: Diff, everything: bool) -> None:
     page.heading("Only renamed", ", ".join(told))
     if everything or diff.only_renames:
         rows = [(item.kind, clean(item.before), "→", clean(item.after)) for item in diff.renames]
-        columns = [Column(""), Column("", flexible=True), Column(""), Column("")]
+        columns = [Column(""), Column("", flexible=True), Column(""), Column("", flexible=True)]
         shown = rows if everything else rows[:5]
         page.table(Table(columns, list(shown)))
         _more(page, len(rows) - len(shown), "name")
@@ -293,4 +292,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _by(entries: Sequence[str]) -> str:
-    return clean(", ".join(entries))
+    """Return the rules; the steps they belong to are told at the end."""
+    return clean(", ".join(entry.rpartition("/")[2] or entry for entry in entries))

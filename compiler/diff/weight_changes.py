@@ -11,7 +11,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
-
 from mopt.diff.decode import constant_cone, decoded
 from mopt.diff.groups import new_history
 from mopt.diff.listing import operator
@@ -20,6 +19,10 @@ from mopt.diff.prints import Prints
 from mopt.diff.scope import Held, Kind, Scope, Source
 from mopt.diff.scopes import ScopeMatcher, ScopePair
 from mopt.diff.weights import error, facts, is_number, measure
+
+
+def _own(scopes: list[Scope]) -> list[Held]:
+    return [held for scope in scopes for held in scope.weights if held.own]
 
 
 @dataclass
@@ -45,7 +48,7 @@ class WeightComparison:
             self._by_exits(pair)
         for pair in matched.pairs:
             self._decoded(pair)
-        own = tuple([held for scope in scopes for held in scope.weights if held.own] for scopes in matched.everything)
+        own = (_own(matched.everything[0]), _own(matched.everything[1]))
         self._by_contents(own)
         for pair in matched.pairs:
             self._by_shape(pair)
@@ -65,7 +68,7 @@ class WeightComparison:
                 continue
             for sa, sb in pair.pairing.slots(x, y):
                 if sa.kind == sb.kind == Kind.WEIGHT:
-                    found = self._note(pair.a.weights[sa.index], pair.b.weights[sb.index])
+                    found = self._note(pair.a.weights[sa.number], pair.b.weights[sb.number])
                     if not self._prints.same(found.a.tensor, found.b.tensor):
                         found.users[operator(pair.b, y)] = None
                         found.by |= dict.fromkeys(new_history(pair.pairing, {x}, {y}))
@@ -74,7 +77,7 @@ class WeightComparison:
         for x, y in pair.outputs.items():
             sa, sb = pair.a.outputs[x], pair.b.outputs[y]
             if sa.kind == sb.kind == Kind.WEIGHT:
-                self._note(pair.a.weights[sa.index], pair.b.weights[sb.index])
+                self._note(pair.a.weights[sa.number], pair.b.weights[sb.number])
 
     def _decoded(self, pair: ScopePair) -> None:
         """Find weights that one side stores in another form, with operators that bring them back."""
@@ -100,7 +103,7 @@ class WeightComparison:
         *,
         mirrored: bool,
     ) -> None:
-        held = scopes[0].weights[plain.index]
+        held = scopes[0].weights[plain.number]
         cone = constant_cone(scopes[1], coded)
         if cone is None or held.value in self._seen[mirrored] or not is_number(held.tensor.dtype):
             return
@@ -115,6 +118,8 @@ class WeightComparison:
         self._seen[not mirrored].update(part.value for part in parts)
         first, second = facts(held, measured=True), other
         difference = error(held.tensor.numpy(), array)
+        if held.tensor.dtype.is_integer() and difference is not None and not difference.max_abs:
+            return  # a folded shape or axis: the group says so
         history = new_history(pair.pairing, {users[0]}, {users[1]}) or self._by
         user = operator(pair.b, users[1])
         sides: tuple[WeightFacts, WeightFacts] = (second, first) if mirrored else (first, second)
@@ -127,7 +132,7 @@ class WeightComparison:
             for held in everything:
                 if held.value not in self._seen[side]:
                     tensor = held.tensor
-                    key = self._prints.of(tensor) if self._contents else (tensor.dtype.name, held.shape)
+                    key: Hashable = self._prints.of(tensor) if self._contents else (tensor.dtype.name, held.shape)
                     left[side][key].append(held)
         for key, first in left[0].items():
             for a, b in zip(first, left[1].get(key, ()), strict=False):
@@ -142,7 +147,7 @@ class WeightComparison:
                 sources = {source: None for number in sorted(members) for source in scope.sources[number]}
                 for source in sources:
                     if source.kind == Kind.WEIGHT:
-                        held = scope.weights[source.index]
+                        held = scope.weights[source.number]
                         if held.value not in self._seen[side] and len(held.shape) > 1:
                             left[side][held.shape].append(held)
             for shape, first in left[0].items():
@@ -154,7 +159,9 @@ class WeightComparison:
 
     def _judge(self, pair: _Pair) -> None:
         a, b = pair.a.tensor, pair.b.tensor
-        if a is b or (self._prints.same(a, b) if self._contents else (a.dtype, pair.a.shape) == (b.dtype, pair.b.shape)):
+        if a is b or (
+            self._prints.same(a, b) if self._contents else (a.dtype, pair.a.shape) == (b.dtype, pair.b.shape)
+        ):
             if pair.a.stored != pair.b.stored:
                 self.moved[pair.b.stored == "constant"] += 1
             if pair.a.value.name != pair.b.value.name:

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.diff.model import WeightError, WeightFacts
 from mopt.diff.prints import dims
 from mopt.ir.dtypes import word
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from mopt.diff.scope import Held
+    from numpy.typing import NDArray
 
 MOST_DISTINCT = 1 << 16
 """More different values than this are not counted: no codebook or 16-bit grid holds them."""

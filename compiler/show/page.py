@@ -53,13 +53,14 @@ class Column:
         title: of the column.
         align: text stands left, numbers right.
         droppable: left out where the table is too wide, the highest first; 0 never.
-        flexible: its cells are shortened to fit.
+        flexible: its cells are shortened to fit, to no fewer than `least` cells while columns can be left out.
     """
 
     title: str
     align: Literal["left", "right"] = "left"
     droppable: int = 0
     flexible: bool = False
+    least: int = 16
 
 
 @dataclass
@@ -74,18 +75,22 @@ class Table:
         """Lay the table out in `width` cells: (text, style) for each line, the header first where there is one."""
         keep = [i for i in range(len(self.columns)) if any(row[i] for row in self.rows)]
         widths = {i: max(cell_len(cell) for cell in self._cells(i)) for i in keep}
-        flexible = next((i for i in keep if self.columns[i].flexible), None)
-        room = width - sum(widths[i] + _GAP for i in keep if i != flexible)
-        wanted = min(widths[flexible], 24) if flexible is not None else _GAP * -1
-        while room < wanted:
+        least = {i: min(widths[i], self.columns[i].least) if self.columns[i].flexible else widths[i] for i in keep}
+        while sum(least[i] + _GAP for i in keep) - _GAP > width:
             droppable = [i for i in keep if self.columns[i].droppable]
             if not droppable:
                 break
-            victim = max(droppable, key=lambda i: self.columns[i].droppable)
-            keep.remove(victim)
-            room += widths[victim] + _GAP
-        if flexible is not None:
-            widths[flexible] = max(8, min(widths[flexible], room))
+            keep.remove(max(droppable, key=lambda i: self.columns[i].droppable))
+        least = {i: min(least[i], 8) if self.columns[i].flexible else least[i] for i in keep}
+        excess = sum(widths[i] + _GAP for i in keep) - _GAP - width
+        while excess > 0 and any(widths[i] > least[i] for i in keep):
+            # What stands above its own least gives way first.
+            widest = max(
+                (i for i in keep if widths[i] > least[i]),
+                key=lambda i: (widths[i] > self.columns[i].least, widths[i]),
+            )
+            widths[widest] -= 1
+            excess -= 1
         laid = [(self._line([self.columns[i].title for i in keep], keep, widths, ellipsis), "dim")]
         if not laid[0][0].strip():
             laid = []

@@ -10,10 +10,9 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
-
 from mopt.diff import Diff, diff
 from mopt.ir import Module, from_proto
+from onnx import TensorProto, helper, numpy_helper
 
 UNARY = ("Relu", "Sigmoid", "Tanh", "Neg", "Exp")
 
@@ -116,7 +115,9 @@ def tally(difference: Diff) -> dict[str, int]:
     }
 
 
-PROFILE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much], derandomize=True)
+PROFILE = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much], derandomize=True
+)
 
 
 def compared(before: list[Step], after: list[Step], seed: int) -> dict[str, int]:
@@ -199,7 +200,9 @@ def test_scripts_of_several_edits_are_told_with_no_more_changes_than_were_made(
         leaky = [i for i, s in enumerate(after) if s.op == "LeakyRelu"]
         weighted = [i for i, s in enumerate(after) if s.op == "MatMul"]
         if edit == "insert":
-            after = insert(after, data.draw(st.integers(0, len(after) - 1)), data.draw(st.sampled_from(("Relu", "Identity"))))
+            after = insert(
+                after, data.draw(st.integers(0, len(after) - 1)), data.draw(st.sampled_from(("Relu", "Identity")))
+            )
         elif edit == "drop" and unary:
             after = drop(after, data.draw(st.sampled_from(unary)))
         elif edit == "attribute" and leaky:
