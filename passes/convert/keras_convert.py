@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mopt.passes.convert import tf_convert
+from mopt.passes.convert.keras_files import refuse_code
 from mopt.passes.convert.user_code import blamed, call_factory, described, load_attribute
 from mopt.runtime.contract import SourceError
 from mopt.values import Location, LocationError, PythonRef
@@ -103,15 +104,13 @@ def _from_file(path: Path) -> Any:
         raise SourceError(f'{path.name}: which of its names builds the model? Write "{path.name}:NAME"')
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise SourceError(f"{path.name} is no .keras file, or is damaged")
+    refuse_code(path)
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file fails in any part of the loader
         text = str(error).strip() or type(error).__name__
         if "safe_mode" in text or "unsafe" in text.lower():
-            raise SourceError(
-                f"{path.name} holds a Lambda layer with Python bytecode in it, which loading would run; mopt does "
-                'not. Build the model by a factory ("file.py:factory") and load its weights alone'
-            ) from error
+            raise SourceError(f"{path.name} holds code that loading would run: {text.splitlines()[0][:200]}") from error
         if "No model config found" in text:
             raise SourceError(
                 f"{path.name} holds weights, not a model; name the factory that builds it: "

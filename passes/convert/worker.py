@@ -135,10 +135,11 @@ def _death(source: Source, scratch: Path, status: int) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+    running = process.poll() is None
+    if hasattr(os, "killpg"):  # also what a factory started and left behind: the session is ours
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if running:
         process.kill()
         process.wait()
     if process.stdin is not None:

@@ -54,6 +54,8 @@ def cases(work):
     recogniser.save_weights(work / "recogniser.weights.h5")
     lambdas = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x * 2)])
     lambdas.save(work / "lambda.keras")
+    lambdas.save(work / "lambda.h5")
+    keras.Sequential([keras.Input((4,)), keras_nets.Custom()]).save(work / "custom.keras")
     two = keras_nets.two_inputs()
     two.save(work / "two.keras")
     two_saved = work / "two_saved"
@@ -91,6 +93,8 @@ def cases(work):
 
     yield "no inputs", KerasSource(factory("Subclassed")), None, None
     yield "lambda", KerasSource(at("lambda.keras")), None, None
+    yield "lambda in h5", KerasSource(at("lambda.h5")), None, None
+    yield "custom class", KerasSource(at("custom.keras")), None, None
     yield "damaged keras", KerasSource(at("damaged.keras")), None, None
     yield "damaged h5", KerasSource(at("damaged.h5")), None, None
     yield "weights only", KerasSource(at("recogniser.weights.h5")), None, None

@@ -109,6 +109,8 @@ def test_layers_are_origins_and_weights_have_their_names(converted):
 ERRORS = {
     "no inputs": r"has no declared inputs \(a subclassed model\); give them by `inputs=",
     "lambda": r"lambda.keras holds a Lambda layer with Python bytecode in it, which loading would run; mopt does not",
+    "lambda in h5": r"lambda.h5 holds a Lambda layer with Python bytecode in it",
+    "custom class": r"custom.keras names `keras_nets.Custom`, which is no part of Keras.*a factory",
     "damaged keras": r"damaged.keras is no .keras file, or is damaged",
     "damaged h5": r"damaged.h5 can't be loaded by Keras: ",
     "weights only": r"recogniser.weights.h5 holds weights, not a model; name the factory",
@@ -128,6 +130,28 @@ def test_bad_input_is_a_clear_error(name, converted):
     message = (converted / name / "error.txt").read_text()
     assert re.search(ERRORS[name], message), message
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_configuration_that_imports_something_else_is_refused(suffix, tmp_path):
+    """The configuration of CVE-2025-1550: an activation that is `os.system`."""
+    import zipfile
+
+    import h5py
+    from mopt.passes.convert.keras_files import refuse_code
+    from mopt.runtime.contract import SourceError
+
+    path = tmp_path / f"evil{suffix}"
+    system = {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}
+    config = json.dumps({"class_name": "Sequential", "config": {"layers": [{"config": {"activation": system}}]}})
+    if suffix == ".keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", config)
+    else:
+        with h5py.File(path, "w") as file:
+            file.attrs["model_config"] = config
+    with pytest.raises(SourceError, match=r"names `os.system`, which is no part of Keras"):
+        refuse_code(path)
 
 
 @pytest.mark.slow

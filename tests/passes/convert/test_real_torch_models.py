@@ -51,6 +51,9 @@ def test_graph_computes_what_pytorch_computes(name, kit, convert, run_onnx, clos
     dynamic = [dim for text in inputs.values() for dim in text.split()[1:] if not dim.isdigit()]
     assert list(module.dynamic_dims()) == dynamic
     assert any("agrees with the source: max rel" in note for note in notes)
+    if name == "easyocr CRNN":  # recurrent, so TorchScript came first, and can't pool adaptively over an open width
+        assert any(note.startswith("exported by dynamo") for note in notes)
+        assert any(note.startswith("not by torchscript: ") for note in notes)
     for seed, shape in enumerate(shapes):
         image = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
         with torch.no_grad():

@@ -35,6 +35,11 @@ class Subclassed(keras.Model):
         return self.last(self.first(x))
 
 
+class Custom(layers.Layer):
+    def call(self, x):
+        return x * 2
+
+
 def nothing():
     return None
 
