@@ -166,8 +166,21 @@ class Availability:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What a recipe says of the sizes a model will be run at: the batches it profiles, and sizes by dimension."""
+
+    batches: tuple[int, ...] = ()
+    bind: Mapping[str, int] = field(default_factory=dict)
+
+
 class Target:
-    """A runtime that a module is emitted for. A subclass is a frozen dataclass whose fields are the options."""
+    """A runtime that a module is emitted for. A subclass is a frozen dataclass whose fields are the options.
+
+    `sized` says that what it emits depends on the sizes a model is run at; such a target is handed them.
+    """
+
+    sized: ClassVar[bool] = False
 
     name: ClassVar[str] = ""
     tools: ClassVar[tuple[str, ...]] = ()
@@ -185,8 +198,13 @@ class Target:
         """
         return ()
 
-    def emit(self, module: Module, folder: Path) -> Artifact:
+    def emit(self, module: Module, folder: Path, sizes: Sizes | None = None) -> Artifact:
         """Write the target's files into an existing empty folder.
+
+        Args:
+            module: what to emit.
+            folder: where to.
+            sizes: for a `sized` target, what the recipe says of them.
 
         Raises:
             TargetError: the target is missing, or refuses the model (naming the nodes).

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from mopt.plugin import option, register
-from mopt.runtime.contract import Artifact, Availability, Target, TargetError
+from mopt.runtime.contract import Artifact, Availability, Sizes, Target, TargetError
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
@@ -56,8 +56,9 @@ class OrtTarget(Target):
             return Availability(True, False, problem, provider_help(self.provider), versions)
         return Availability(True, True, versions=versions)
 
-    def emit(self, module: Module, folder: Path) -> Artifact:
+    def emit(self, module: Module, folder: Path, sizes: Sizes | None = None) -> Artifact:
         """Write `model.onnx`."""
+        del sizes
         from mopt.ir import IRError, save
         from mopt.runtime.emission import artifact
 

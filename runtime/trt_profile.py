@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mopt.runtime.contract import RunError, TargetError
+from mopt.runtime.contract import RunError, Sizes, TargetError
 from mopt.runtime.dimensions import Dimension, dynamic_dimensions, resolve
 
 if TYPE_CHECKING:
@@ -35,36 +35,45 @@ class Plan:
     note: str = ""
 
 
-def plans(module: Module, declared: Mapping[str, Sequence[int]]) -> list[Plan]:
+def plans(module: Module, declared: Mapping[str, Sequence[int]], sizes: Sizes | None = None) -> list[Plan]:
     """Return the profiles to try, the most general first. One only where the recipe declares every dimension.
 
-    A dimension that the recipe does not declare is guessed: from sizes that the model really accepts; where an
-    engine can't be built for the guessed range, the dimension is built for one size instead, with a note.
+    The batch goes by the batches that the recipe profiles. Another dimension that it does not declare is guessed:
+    from sizes that the model really accepts, and the one that the recipe binds; where an engine can't be built for
+    the guessed range, the dimension is built for one size instead, with a note. Declared dimensions that this
+    model lacks are another model's.
 
     Raises:
-        TargetError: a declared dimension does not exist, or its sizes are not min ≤ opt ≤ max.
+        TargetError: sizes are not min ≤ opt ≤ max, or none of the declared dimensions exists.
     """
+    sizes = sizes or Sizes()
     dimensions = dynamic_dimensions(module)
     known = {dimension.key for dimension in dimensions}
-    fixed = {key: _declared(key, sizes, known) for key, sizes in declared.items()}
+    fixed = {key: _declared(key, given) for key, given in declared.items()}
+    if declared and not known & set(declared):
+        names = ", ".join(f"`{name}`" for name in sorted(known)) or "none"
+        asked = ", ".join(f"`{name}`" for name in declared)
+        raise TargetError(f"`profile` names {asked}; the model's dynamic dimensions are {names}")
+    fixed = {key: given for key, given in fixed.items() if key in known}
+    if sizes.batches:
+        for dimension in dimensions:
+            if dimension.key not in fixed and any(axis == 0 for _, axis in dimension.places):
+                fixed[dimension.key] = min(sizes.batches), sizes.batches[0], max(sizes.batches)
     if not dimensions:
         return [Plan({}, {})]
     open_ones = [dimension for dimension in dimensions if dimension.key not in fixed]
     if not open_ones:
         return [_plan(module, fixed, "")]
     tried = _tried(module, fixed)
-    guesses = {dimension.key: _guess(dimension, tried) for dimension in open_ones}
+    guesses = {dimension.key: _guess(dimension, tried, sizes.bind.get(dimension.key)) for dimension in open_ones}
     batch = {dimension.key for dimension in open_ones if any(axis == 0 for _, axis in dimension.places)}
-    first = {key: (tried[0][key],) * 3 for key in guesses}
+    first = {key: (sizes.bind.get(key, tried[0][key]),) * 3 for key in guesses}
     attempts = [guesses, {**first, **{key: guesses[key] for key in batch}}, first]
     unique = [attempt for at, attempt in enumerate(attempts) if attempt not in attempts[:at]]
     return [_plan(module, {**attempt, **fixed}, _note(attempt)) for attempt in unique]
 
 
-def _declared(key: str, sizes: Sequence[int], known: set[str]) -> Range:
-    if key not in known:
-        names = ", ".join(f"`{name}`" for name in sorted(known)) or "none"
-        raise TargetError(f"`profile` names the dimension `{key}`; the model's dynamic dimensions are {names}")
+def _declared(key: str, sizes: Sequence[int]) -> Range:
     if len(sizes) == 1:
         sizes = (sizes[0],) * 3
     if len(sizes) != 3 or not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
@@ -84,13 +93,14 @@ def _tried(module: Module, fixed: Mapping[str, Range]) -> list[dict[str, int]]:
         raise TargetError(f"{error}", help=f"declare `profile={{{missing[0]}: [min, opt, max]}}`") from error
 
 
-def _guess(dimension: Dimension, tried: Sequence[Mapping[str, int]]) -> Range:
+def _guess(dimension: Dimension, tried: Sequence[Mapping[str, int]], bound: int | None) -> Range:
     sizes = sorted({sizes[dimension.key] for sizes in tried if dimension.key in sizes}) or [1]
     if len(sizes) == 1:
         return (sizes[0],) * 3
     if any(axis == 0 for _, axis in dimension.places):
         return sizes[0], sizes[0], _LARGEST_BATCH
-    return sizes[0], sizes[-1], sizes[-1] * _STRETCH
+    likely = sizes[-1] if bound is None else bound
+    return min(sizes[0], likely), likely, max(sizes[-1] * _STRETCH, likely)
 
 
 def _plan(module: Module, ranges: Mapping[str, Range], note: str) -> Plan:

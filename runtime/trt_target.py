@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from mopt.plugin import option, register
-from mopt.runtime.contract import Artifact, Availability, Target, TargetError
+from mopt.runtime.contract import Artifact, Availability, Sizes, Target, TargetError
 from mopt.values import ByteSize
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class TrtTarget(Target):
     Emits `model.engine` and `model.engine.json`, which says what built it, from what, for which GPUs and sizes.
     """
 
+    sized: ClassVar[bool] = True
     tools: ClassVar[tuple[str, ...]] = ("tensorrt", "tensorrt_rtx_cu13")
 
     precision: Literal["fp32", "fp16"] = option(
@@ -64,7 +65,7 @@ class TrtTarget(Target):
         """Ask for a float16 graph where fp16 is wanted; the interface stays float32."""
         return (("convert.float16", {}),) if self.precision == "fp16" else ()
 
-    def emit(self, module: Module, folder: Path) -> Artifact:
+    def emit(self, module: Module, folder: Path, sizes: Sizes | None = None) -> Artifact:
         """Build the engine."""
         from mopt.runtime.emission import artifact
         from mopt.runtime.trt_engine import Settings, build_engine
@@ -77,7 +78,9 @@ class TrtTarget(Target):
         if not self.capabilities:
             raise TargetError("`capabilities` is empty: name at least one, for example `sm89`")
         settings = Settings(self.capabilities, int(self.workspace), self.level, self.tf32, self.timing_cache)
-        engine, description, plan = build_engine(module, found, settings, plans(module, self.profile), folder)
+        engine, description, plan = build_engine(
+            module, found, settings, plans(module, self.profile, sizes or Sizes()), folder
+        )
         notes = [note for note in (plan.note, "" if found.can_run else NO_GPU) if note]
         return artifact(engine, (engine, description), notes, weighed=(engine,))
 

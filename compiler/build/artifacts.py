@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mopt.build.keys import Keys
     from mopt.build.progress import Reporter
     from mopt.recipe import TargetDecl
-    from mopt.runtime.contract import Runner
+    from mopt.runtime.contract import Runner, Sizes
     from mopt.store import Store
 
 
@@ -34,12 +34,14 @@ class Emitter:
 
     Args:
         target: the declared target.
+        sizes: what the recipe says of the sizes models will be run at.
         store, keys, executor, registry, reporter: the build it belongs to.
     """
 
     def __init__(
         self,
         target: TargetDecl,
+        sizes: Sizes,
         store: Store,
         keys: Keys,
         executor: Executor,
@@ -47,6 +49,7 @@ class Emitter:
         reporter: Reporter,
     ) -> None:
         self.declaration = target
+        self._sizes = sizes
         self._store, self._keys, self._executor = store, keys, executor
         self._registry, self._reporter = registry, reporter
         self._done: dict[str, Emitted | Failure] = {}
@@ -79,7 +82,8 @@ class Emitter:
                 return outcome.failure
             assert outcome.snapshot is not None
             snapshot = outcome.snapshot
-        key = self._keys.artifact(target, snapshot)
+        sizes = self._sizes if type(target).sized else None
+        key = self._keys.artifact(target, snapshot, sizes)
         folder = self._store.artifact(key)
         record = self._store.record("artifacts", key) if folder else None
         if folder is not None and record is not None and all((folder / name).is_file() for name in record["files"]):
@@ -89,7 +93,7 @@ class Emitter:
             with self._reporter.activity(f"emitting {text}"), self._store.scratch() as scratch:
                 place = scratch / "artifact"
                 place.mkdir()
-                artifact = target.emit(self._store.get_module(snapshot), place)
+                artifact = target.emit(self._store.get_module(snapshot), place, sizes)
                 record = _to_record(place, artifact)
                 folder = self._store.put_artifact(key, place)
         except TargetError as error:

@@ -12,6 +12,7 @@ from typing import Any
 import mopt
 from mopt.fingerprint import FileHashes, fingerprint
 from mopt.recipe import Recipe
+from mopt.runtime.contract import Sizes
 from mopt.store.files import digest_of
 from mopt.values import DataRef, LossRef, MetricRef, ModelRef
 
@@ -73,9 +74,10 @@ class Keys:
                     references[value.name] = self.metric(value.name)
         return digest_of(["step", parent, self.plugin(operation), references, promises])
 
-    def artifact(self, target: Any, snapshot: str) -> str:
-        """Key of what a target emits for a snapshot."""
-        return digest_of(["artifact", snapshot, self.plugin(target)])
+    def artifact(self, target: Any, snapshot: str, sizes: Sizes | None) -> str:
+        """Key of what a target emits for a snapshot, at sizes if it depends on them."""
+        stated = [list(sizes.batches), dict(sizes.bind)] if sizes is not None else None
+        return digest_of(["artifact", snapshot, self.plugin(target), stated])
 
     def _declared(self, kind: str, name: str) -> str:
         if (kind, name) not in self._prints:

@@ -24,7 +24,7 @@ from mopt.grammar import render
 from mopt.plan import Plan, make_plan
 from mopt.plugin import Registry, default_registry
 from mopt.report.results import Results
-from mopt.runtime.contract import DataError, RunError, TargetError
+from mopt.runtime.contract import DataError, RunError, Sizes, TargetError
 from mopt.store import Store, default_root
 from mopt.values import LocationError
 
@@ -121,8 +121,9 @@ class _Build:
         self._executor = Executor(plan, store, keys, reporter, data.split, output.logs)
         self._judge = Judge(recipe, store, keys, data, reporter)
         self._stopwatch = Stopwatch(recipe.profile, recipe.seed, store, reporter, fresh=options.profile == "always")
+        sizes = Sizes(recipe.profile.batch, recipe.profile.bind)
         self._emitters = {
-            declaration.name: Emitter(declaration, store, keys, self._executor, registry, reporter)
+            declaration.name: Emitter(declaration, sizes, store, keys, self._executor, registry, reporter)
             for declaration in chosen.targets
         }
         first = chosen.targets[0].name

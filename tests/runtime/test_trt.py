@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from mopt.ir import from_proto, load
 from mopt.runtime import trt_engine, trt_library
-from mopt.runtime.contract import TargetError
+from mopt.runtime.contract import Sizes, TargetError
 from mopt.runtime.gpu import gpus
 from mopt.runtime.trt_profile import plans
 from mopt.runtime.trt_target import NO_GPU, TrtTarget
@@ -245,3 +245,20 @@ def test_profiles_are_the_general_one_then_narrower(packaged_module):
 def test_options_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrtTarget().precision = "fp16"  # type: ignore[misc]
+
+
+def test_the_recipes_sizes_decide_the_range(packaged_module):
+    found = plans(packaged_module("det_v4"), {}, Sizes((1, 8, 32), {"x_2": 480, "x_3": 640, "unrelated": 3}))
+    assert found[0].ranges["x_0"] == (1, 1, 32)
+    low, likely, high = found[0].ranges["x_2"]
+    assert low <= likely == 480 <= high
+    assert found[-1].ranges["x_2"] == (480, 480, 480)
+    assert all(plan.ranges["x_0"] == (1, 1, 32) for plan in found)
+
+
+def test_what_the_target_declares_goes_before_the_recipes_sizes(cnn):
+    assert plans(cnn, {"N": (2, 4, 16)}, Sizes((1, 8)))[0].ranges == {"N": (2, 4, 16)}
+
+
+def test_dimensions_of_other_models_are_left_alone(cnn):
+    assert plans(cnn, {"N": (1, 2, 4), "L": (64, 320, 960)})[0].ranges == {"N": (1, 2, 4)}

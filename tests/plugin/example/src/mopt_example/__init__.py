@@ -60,7 +60,7 @@ class Folder(Target):
     def available(self) -> Availability:
         return Availability(can_emit=True, can_run=False, reason="it only writes text")
 
-    def emit(self, module, folder: Path) -> Artifact:
+    def emit(self, module, folder: Path, sizes=None) -> Artifact:
         from mopt.ir import print_module
 
         path = folder / "model.txt"
