@@ -6,7 +6,6 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.ir.weights import constant_tensor, is_constant
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -50,7 +49,9 @@ def uniform_fill(value: ir.Value | None) -> tuple[tuple[int, ...], Array] | None
     if sizes is None:
         return None
     attribute = producer.attributes.get("value")
-    fill = np.zeros(1, np.float32) if attribute is None else cast("ir.TensorProtocol", attribute.value).numpy().reshape(1)
+    fill = (
+        np.zeros(1, np.float32) if attribute is None else cast("ir.TensorProtocol", attribute.value).numpy().reshape(1)
+    )
     return tuple(int(size) for size in sizes), fill
 
 

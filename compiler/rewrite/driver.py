@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
-
 from mopt.ir import provenance
 from mopt.ir.walk import nested_graphs, nested_nodes
 from mopt.rewrite.rule import Applied, Miss, Replacement, Rule, Trace

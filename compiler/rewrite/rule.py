@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
     from mopt.rewrite.view import View
 
 Bindings: TypeAlias = Mapping[str, Any]

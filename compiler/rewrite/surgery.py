@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import onnx_ir as ir
-
 from mopt.ir.walk import captures, subgraphs_of
 from mopt.rewrite.rule import Replacement
 

@@ -13,12 +13,11 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.rewrite.constants import constant_array
 from mopt.rewrite.symbol import Size, symbol
 
 Shape: TypeAlias = tuple[Size, ...]
-Content: TypeAlias = "np.ndarray[Any, np.dtype[np.object_]]"
+Content: TypeAlias = "np.ndarray[Any, Any]"  # of Size objects
 ShapeHandler: TypeAlias = "Callable[[Symbolic, ir.Node], Sequence[Shape | None]]"
 ContentHandler: TypeAlias = "Callable[[Symbolic, ir.Node], Content | None]"
 
@@ -26,12 +25,39 @@ MAX_CONTENT: Final = 64
 """Elements up to which a tensor's content is followed: shapes, pads and axes are all shorter."""
 
 
-_BOOLEAN: Final = frozenset("Equal Less Greater LessOrEqual GreaterOrEqual Not And Or Xor IsNaN IsInf".split())
-_INTEGER: Final = frozenset("Shape Size ArgMax ArgMin NonZero".split())
+_BOOLEAN: Final = frozenset(
+    ["Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Not", "And", "Or", "Xor", "IsNaN", "IsInf"]
+)
+_INTEGER: Final = frozenset(["Shape", "Size", "ArgMax", "ArgMin", "NonZero"])
 _OTHERWISE_TYPED: Final = frozenset(
-    "CastLike OneHot QuantizeLinear DequantizeLinear DynamicQuantizeLinear ConvInteger MatMulInteger EyeLike If Loop "
-    "Scan RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial SequenceAt Optional "
-    "BlackmanWindow HannWindow HammingWindow MelWeightMatrix Bernoulli QLinearConv QLinearMatMul BitCast".split()
+    [
+        "CastLike",
+        "OneHot",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "ConvInteger",
+        "MatMulInteger",
+        "EyeLike",
+        "If",
+        "Loop",
+        "Scan",
+        "RandomNormal",
+        "RandomUniform",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Multinomial",
+        "SequenceAt",
+        "Optional",
+        "BlackmanWindow",
+        "HannWindow",
+        "HammingWindow",
+        "MelWeightMatrix",
+        "Bernoulli",
+        "QLinearConv",
+        "QLinearMatMul",
+        "BitCast",
+    ]
 )
 
 
@@ -148,7 +174,7 @@ class Symbolic:
         if value.producer() is not None or (value.shape is None and value.const_value is None):
             return None
         if value.const_value is not None:
-            return tuple(int(size) for size in value.const_value.shape)
+            return tuple(value.const_value.shape.numpy())
         assert value.shape is not None
         return tuple(self._declared_size(size) for size in value.shape)
 

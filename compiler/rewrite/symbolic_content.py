@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.rewrite.attributes import integer, integers
 from mopt.rewrite.constants import constant_array
 from mopt.rewrite.symbol import Expr, Size, add, exact_quotient, floor_quotient, multiply, product, subtract

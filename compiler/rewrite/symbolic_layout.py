@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import onnx_ir as ir
-
 from mopt.rewrite.attributes import integer, integers
 from mopt.rewrite.symbol import Size, add, exact_quotient, multiply, product, subtract
 from mopt.rewrite.symbolic import Shape, ShapeHandler, Symbolic
 
 _SAME: Final = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BatchNormalization Bernoulli BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh "
-    "CumSum DequantizeLinear Dropout Elu Erf Exp Floor Gelu GroupNormalization HardSigmoid HardSwish Hardmax Identity "
+    "Abs Acos Acosh Asin Asinh Atan Atanh BatchNormalization Bernoulli BitwiseNot Cast CastLike Ceil Celu "
+    "Clip Cos Cosh CumSum DequantizeLinear Dropout Elu Erf Exp Floor Gelu GroupNormalization HardSigmoid HardSwish Hardmax Identity "
     "InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Log LogSoftmax LpNormalization "
     "MeanVarianceNormalization Mish Neg Not PRelu QuantizeLinear Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin "
     "Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu RMSNormalization ReverseSequence "
@@ -285,7 +284,7 @@ def _constant(symbolic: Symbolic, node: ir.Node) -> Sequence[Shape | None]:
     from mopt.rewrite.constants import stored_tensor
 
     tensor = stored_tensor(node.outputs[0])
-    return [None if tensor is None else tuple(int(size) for size in tensor.shape)]
+    return [None if tensor is None else tuple(tensor.shape.numpy())]
 
 
 def _depth_to_space(symbolic: Symbolic, node: ir.Node) -> Sequence[Shape | None]:

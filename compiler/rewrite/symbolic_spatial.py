@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import onnx_ir as ir
-
 from mopt.rewrite.attributes import integer, integers, text
 from mopt.rewrite.constants import constant_array
 from mopt.rewrite.symbol import Size, add, floor_quotient, multiply
@@ -40,7 +39,7 @@ def _conv(symbolic: Symbolic, node: ir.Node) -> Sequence[Shape | None]:
     if data is None or weight is None:
         return [None]
     rank = len(data) - 2
-    kernel = integers(node, "kernel_shape") or list(weight[2:])
+    kernel: list[Size] = [*(integers(node, "kernel_shape") or weight[2:])]
     if any(not isinstance(size, int) for size in kernel):
         return [(data[0], weight[0], *(symbolic.fresh() for _ in range(rank)))]
     sizes = [_window(symbolic, node, data[axis + 2], int(str(kernel[axis])), axis, rank) for axis in range(rank)]
@@ -53,7 +52,7 @@ def _conv_transpose(symbolic: Symbolic, node: ir.Node) -> Sequence[Shape | None]
         return [None]
     rank = len(data) - 2
     channels = multiply(weight[1], integer(node, "group", 1))
-    kernel = integers(node, "kernel_shape") or list(weight[2:])
+    kernel: list[Size] = [*(integers(node, "kernel_shape") or weight[2:])]
     if "output_shape" in node.attributes or text(node, "auto_pad", "NOTSET") != "NOTSET":
         return [(data[0], channels, *(symbolic.fresh() for _ in range(rank)))]
     strides = integers(node, "strides") or [1] * rank

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.ir.walk import nested_graphs, subgraphs_of
 from mopt.rewrite.constants import Array, any_constant, constant_array, uniform_fill
 from mopt.rewrite.symbolic import Content, Shape, Symbolic
 
 if TYPE_CHECKING:
     import networkx
-
     from mopt.ir.module import Module
 
 
@@ -54,7 +52,7 @@ class View:
     # --- use-def chains, live
 
     def producer(self, value: ir.Value | None, *operators: str) -> ir.Node | None:
-        """Return the node that computes a value, if it is one of the given default-domain operators (any: none given)."""
+        """Return the node that computes a value, if it is one of the default domain's operators given (none: any)."""
         node = None if value is None else value.producer()
         if node is None or node.domain not in ("", "ai.onnx") or (operators and node.op_type not in operators):
             return None

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.rewrite import any_constant
 from mopt.rewrite.attributes import integer, integers
 from mopt.rewrite.constants import Array
@@ -30,14 +29,14 @@ def evaluate(node: ir.Node, opset: int) -> list[Array | None]:
     if kernel is not None and all(array is not None for array in arrays):
         try:
             return [kernel(node, [array for array in arrays if array is not None])]
-        except _Undecided:
+        except _UndecidedError:
             pass
         except (ValueError, IndexError) as error:
             raise EvaluationError(str(error)) from error
     return _by_onnxruntime(node, arrays, opset)
 
 
-class _Undecided(Exception):
+class _UndecidedError(Exception):
     """The exact kernel leaves this case to onnxruntime."""
 
 
@@ -68,7 +67,7 @@ def _by_onnxruntime(node: ir.Node, arrays: Sequence[Array | None], opset: int) -
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), settings, ["CPUExecutionProvider"])
         results = dict(zip([name for name in outputs if name], session.run(None, feeds), strict=True))
-    except Exception as error:  # noqa: BLE001  onnxruntime raises a family of unrelated types
+    except Exception as error:
         raise EvaluationError(str(error).splitlines()[0][:200]) from error
     return [results.get(name) for name in outputs]
 
@@ -111,7 +110,7 @@ def _gather(node: ir.Node, inputs: Sequence[Array]) -> Array:
 def _binary(function: Callable[[Any, Any], Any]) -> Kernel:
     def kernel(node: ir.Node, inputs: Sequence[Array]) -> Array:
         if inputs[0].dtype != inputs[1].dtype or inputs[0].dtype not in (np.float32, np.float64, np.int64, np.int32):
-            raise _Undecided
+            raise _UndecidedError
         return np.asarray(function(inputs[0], inputs[1]), dtype=inputs[0].dtype)
 
     return kernel
@@ -119,7 +118,7 @@ def _binary(function: Callable[[Any, Any], Any]) -> Kernel:
 
 def _divide(node: ir.Node, inputs: Sequence[Array]) -> Array:
     if inputs[0].dtype not in (np.float32, np.float64) or not bool(np.all(inputs[1])):
-        raise _Undecided
+        raise _UndecidedError
     return np.asarray(np.divide(inputs[0], inputs[1]), dtype=inputs[0].dtype)
 
 

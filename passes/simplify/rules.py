@@ -36,12 +36,12 @@ class Rules(Pass):
         Raises:
             PassError: `only` or `skip` names no rule.
         """
-        from mopt.passes.simplify.selection import UnknownRule, select
+        from mopt.passes.simplify.selection import UnknownRuleError, select
         from mopt.rewrite import apply_rules
 
         try:
             chosen = select(self.only, self.skip)
-        except UnknownRule as error:
+        except UnknownRuleError as error:
             raise PassError(str(error), help="docs/rewriting.md lists the rules") from error
         with context.progress("simplify.rules"):
             trace = apply_rules(module, chosen, by=self.name, max_growth=int(self.max_growth))

@@ -12,7 +12,7 @@ from mopt.rewrite import Rule
 from mopt.rewrite import explain_rule as _explain_rule
 
 
-class UnknownRule(ValueError):
+class UnknownRuleError(ValueError):
     """A pattern matches no rule; the message names the nearest one."""
 
 
@@ -20,13 +20,15 @@ def select(only: Sequence[str], skip: Sequence[str]) -> tuple[Rule, ...]:
     """Return the rules that one of `only` (none: all) and none of `skip` matches, in order.
 
     Raises:
-        UnknownRule: a pattern matches nothing.
+        UnknownRuleError: a pattern matches nothing.
     """
     names = [rule.name for rule in RULES]
     for pattern in (*only, *skip):
         if not fnmatch.filter(names, pattern):
             close = difflib.get_close_matches(pattern, names, n=1)
-            raise UnknownRule(f"no rewrite rule matches `{pattern}`" + (f"; did you mean `{close[0]}`?" if close else ""))
+            raise UnknownRuleError(
+                f"no rewrite rule matches `{pattern}`" + (f"; did you mean `{close[0]}`?" if close else "")
+            )
     return tuple(
         rule
         for rule in RULES

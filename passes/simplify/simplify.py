@@ -43,11 +43,11 @@ class Simplify(Pass):
             PassError: `skip` names no rule.
         """
         from mopt.passes.simplify.fixpoint import simplify
-        from mopt.passes.simplify.selection import UnknownRule, select
+        from mopt.passes.simplify.selection import UnknownRuleError, select
 
         try:
             rules = select((), self.skip)
-        except UnknownRule as error:
+        except UnknownRuleError as error:
             raise PassError(str(error), help="docs/rewriting.md lists the rules") from error
         tools = tuple(name for name in ("onnxoptimizer", "onnxsim") if getattr(self, name))
         with context.progress("simplify"):

@@ -72,7 +72,12 @@ def _measure(model: Model, folder: Path, repeats: int, timeout: float) -> dict[s
         source = model.obtain(folder)
     except Exception as error:  # noqa: BLE001  a missing package, a failed export: a row
         return {"model": model.name, "skipped": f"{type(error).__name__}: {error}"[:200], "verdict": "skipped"}
-    row: dict[str, Any] = {"model": model.name, "before": _count(onnx.load(source)), "sizes": len(model.shapes), "tools": {}}
+    row: dict[str, Any] = {
+        "model": model.name,
+        "before": _count(onnx.load(source)),
+        "sizes": len(model.shapes),
+        "tools": {},
+    }
     reference = _outputs(source, model)
     row["varies"] = reference["varies"]
     tools = (*TOOLS, "mopt-written-out") if model.name.startswith("light-") else TOOLS
@@ -99,7 +104,11 @@ def _run(tool: str, source: Path, target: Path, repeats: int, timeout: float) ->
         errors = [line for line in said if "Error" in line]
         return {"failed": ((errors or said or [f"exit status {done.returncode}"])[-1]).strip()[:200]}
     found = json.loads(done.stdout)
-    return {"seconds": statistics.median(found["seconds"]), "import_seconds": found["import_seconds"], "note": found["note"]}
+    return {
+        "seconds": statistics.median(found["seconds"]),
+        "import_seconds": found["import_seconds"],
+        "note": found["note"],
+    }
 
 
 def _judge(path: Path, model: Model, reference: dict[str, Any]) -> dict[str, Any]:
@@ -212,13 +221,31 @@ def _hardware() -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
-        found = [line.split(":", 1)[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        found = [
+            line.split(":", 1)[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")
+        ]
         name = found[0] if found else name
-    return {"cpu": name, "cores": os.cpu_count(), "threads": 1, "system": platform.platform(), "python": platform.python_version()}
+    return {
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "threads": 1,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
 
 
 def _versions() -> dict[str, str]:
-    names = ("onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "onnxsim", "onnxslim", "onnxoptimizer", "torch", "numpy")
+    names = (
+        "onnx",
+        "onnx-ir",
+        "onnxruntime-gpu",
+        "onnxruntime",
+        "onnxsim",
+        "onnxslim",
+        "onnxoptimizer",
+        "torch",
+        "numpy",
+    )
     found = {}
     for name in names:
         try:

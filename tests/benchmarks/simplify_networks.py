@@ -12,7 +12,15 @@ class MobileNetV2(nn.Sequential):
     """MobileNetV2 (Sandler et al. 2018), width 1.0, with torchvision's parameter names; (N, 3, H, W) -> (N, 1000)."""
 
     def __init__(self) -> None:
-        settings = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+        settings = (
+            (1, 16, 1, 1),
+            (6, 24, 2, 2),
+            (6, 32, 3, 2),
+            (6, 64, 4, 2),
+            (6, 96, 3, 1),
+            (6, 160, 3, 2),
+            (6, 320, 1, 1),
+        )
         layers: list[nn.Module] = [_conv_bn_relu(3, 32, stride=2)]
         channels = 32
         for expansion, width, repeats, stride in settings:
@@ -95,7 +103,9 @@ class _BiLstm(nn.Module):
 class MiniLm(nn.Module):
     """MiniLM-L6 (BERT, 6 layers of 384) with the Hugging Face parameter names; (N, T) ids -> (N, T, 384)."""
 
-    def __init__(self, layers: int = 6, width: int = 384, heads: int = 12, hidden: int = 1536, words: int = 30522) -> None:
+    def __init__(
+        self, layers: int = 6, width: int = 384, heads: int = 12, hidden: int = 1536, words: int = 30522
+    ) -> None:
         super().__init__()
         self.embeddings = nn.ModuleDict({
             "word_embeddings": nn.Embedding(words, width),

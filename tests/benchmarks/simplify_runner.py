@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 Run = Callable[[str, str], object]
 
@@ -46,7 +47,7 @@ def _mopt(growth: int | None = None) -> Run:
 
     class Context:
         seed = 0
-        bindings: dict[str, int] = {}
+        bindings: ClassVar[dict[str, int]] = {}
 
         @contextmanager
         def progress(self, description: str, total: int | None = None) -> Iterator[None]:

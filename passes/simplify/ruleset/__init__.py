@@ -1,5 +1,6 @@
 """The project's own simplification rules, in the order in which they are tried at a node."""
 
+from mopt.passes.simplify.ruleset.absorb import AbsorbAffine
 from mopt.passes.simplify.ruleset.activations import (
     FuseGelu,
     FuseHardSigmoid,
@@ -7,17 +8,12 @@ from mopt.passes.simplify.ruleset.activations import (
     FuseScaledClip,
     MergeClips,
 )
+from mopt.passes.simplify.ruleset.arithmetic import MergeAffine, ScalePastShift
 from mopt.passes.simplify.ruleset.branches import InlineIf
 from mopt.passes.simplify.ruleset.constants import FoldConstants, FoldFill, FoldShapes, LiftConstant, MergeConstants
-from mopt.passes.simplify.ruleset.linear import (
-    AbsorbAffine,
-    FoldAffine,
-    FoldPad,
-    MatMulToGemm,
-    MergeAffine,
-    ScalePastShift,
-)
+from mopt.passes.simplify.ruleset.linear import FoldAffine
 from mopt.passes.simplify.ruleset.normalisation import FuseLayerNorm, FuseSoftmax, StaticResize
+from mopt.passes.simplify.ruleset.products import FoldPad, MatMulToGemm
 from mopt.passes.simplify.ruleset.recurrent import DropZeroState
 from mopt.passes.simplify.ruleset.reductions import KeepReducedDims, RemoveReduction
 from mopt.passes.simplify.ruleset.reshapes import (

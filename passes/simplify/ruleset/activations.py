@@ -1,12 +1,12 @@
 """Activations that an exporter spelled out in arithmetic, as the operator they are."""
 
+# ruff: noqa: D102  (match and rewrite are documented once, in Rule)
 from __future__ import annotations
 
 import math
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View
 from mopt.rewrite.attributes import real
 

@@ -7,12 +7,11 @@ operators on either side absorb them into their weights. Arithmetic is done in f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
-
-from mopt.rewrite import Miss, View
+from mopt.rewrite import Miss, Replacement, View
 from mopt.rewrite.attributes import integer, real
 from mopt.rewrite.constants import Array
 
@@ -134,3 +133,39 @@ def growth(view: View, weight: ir.Value, array: Array, compressed: bool) -> str 
     if size <= max(view.max_growth, _WRITTEN_OUT):
         return None
     return f"its weight is shared or compressed: a changed copy would take {size} bytes"
+
+
+def along(vector: Array, axis: int, rank: int) -> Array:
+    """Shape a vector so that it lies along one axis of a tensor of the given rank."""
+    return vector.reshape([-1 if position == axis else 1 for position in range(rank)])
+
+
+def relinked(
+    view: View,
+    linear: ir.Node,
+    output: ir.Value,
+    weight: Array | None,
+    bias: Array | None,
+    removed: list[ir.Node],
+    source: ir.Value | None,
+    compressed: bool,
+    attributes: dict[str, Any] | None = None,
+) -> Replacement:
+    """Return `linear` with another weight, bias or input (None: as they are) in the place of `output`."""
+    old_weight = linear.inputs[1]
+    stored = view.any_constant(old_weight)
+    assert stored is not None and old_weight is not None
+    inputs: list[ir.Value | None] = [source, *linear.inputs[1:]]
+    added: list[ir.Node] = []
+    constants: list[ir.Value] = []
+    for index, array, base in ((1, weight, old_weight.name), (2, bias, None)):
+        if array is None:
+            continue
+        held = linear.inputs[index] if index < len(linear.inputs) else None
+        name = base or (held.name if held is not None else f"{linear.name or output.name}_bias")
+        value, nodes, initializers = constant_value(view, f"{name}_folded", array, stored.dtype, compressed=compressed)
+        inputs[index:] = [value, *inputs[index + 1 :]]
+        added += nodes
+        constants += initializers
+    new = view.copy(linear, inputs, attributes)
+    return Replacement(removed, {output: new.outputs[0]}, [*added, new], constants)

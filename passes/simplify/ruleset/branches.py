@@ -1,9 +1,9 @@
 """`If` whose condition is known: the branch taken, without the other."""
 
+# ruff: noqa: D102  (match and rewrite are documented once, in Rule)
 from __future__ import annotations
 
 import onnx_ir as ir
-
 from mopt.ir.walk import nested_graphs
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View
 

@@ -1,18 +1,18 @@
-"""Constants: `Constant` nodes become initializers, equal ones become one, and what depends on constants alone is computed.
+"""Constants: `Constant` nodes become initializers, equal ones become one, what depends on them alone is computed.
 
 A constant that is described more briefly than it is long (a `ConstantOfShape`, a look-up in a codebook, a widened
 half-precision tensor) stays described: folding must not make the file larger than `max_growth` allows.
 """
 
+# ruff: noqa: D102  (match and rewrite are documented once, in Rule)
 from __future__ import annotations
 
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
-
-from mopt.ir.weights import is_constant
 from mopt.ir.walk import subgraphs_of
+from mopt.ir.weights import is_constant
 from mopt.passes.simplify.evaluate import EvaluationError, evaluate
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View, any_constant
 from mopt.rewrite.constants import stored_tensor
@@ -22,10 +22,20 @@ SMALL: Final = 16 << 10
 """Bytes up to which any constant may be written out."""
 DEFAULT_GROWTH: Final = 1 << 20
 """The usual `max_growth`. A `ConstantOfShape`, a constant as it is, is written out only where it was raised."""
-_GENERATORS: Final = frozenset("Expand Tile Range EyeLike Trilu OneHot Where CumSum Concat".split())
+_GENERATORS: Final = frozenset(["Expand", "Tile", "Range", "EyeLike", "Trilu", "OneHot", "Where", "CumSum", "Concat"])
 _NEVER: Final = frozenset(
-    "QuantizeLinear DequantizeLinear DynamicQuantizeLinear RandomNormal RandomUniform RandomNormalLike "
-    "RandomUniformLike Multinomial Bernoulli Identity".split()
+    [
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "RandomNormal",
+        "RandomUniform",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Multinomial",
+        "Bernoulli",
+        "Identity",
+    ]
 )
 """Folding these would undo a quantisation, fix what is random, or (Identity) is another rule's work."""
 
@@ -53,7 +63,9 @@ class LiftConstant(Rule):
         node, tensor = bindings["node"], bindings["tensor"]
         old = node.outputs[0]
         name = view.name(f"{old.name}_constant")
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
+        value = ir.Value(
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        )
         return Replacement([node], {old: value}, constants=[value])
 
 
@@ -129,15 +141,14 @@ def _growth(view: View, node: ir.Node) -> str | None:
             return None
         return f"written out it would take {size} bytes"
     sources = [value for value in node.inputs if value is not None]
-    held = sum(np.prod(value.const_value.shape, dtype=np.int64) * value.const_value.dtype.itemsize
-               for value in sources if value.const_value is not None)  # fmt: skip
+    held = sum(value.const_value.nbytes for value in sources if value.const_value is not None)
     if size <= held:
         return None
     if size - held <= view.max_growth and (
         node.op_type in _GENERATORS or any(view.is_compressed(value) for value in sources)
     ):
         return None
-    return f"its value would take {size} bytes instead of {int(held)}"
+    return f"its value would take {size} bytes instead of {held}"
 
 
 class FoldShapes(Rule):

@@ -1,10 +1,10 @@
 """Layer normalisation and softmax that an exporter spelled out, as the operator they are."""
 
+# ruff: noqa: D102  (match and rewrite are documented once, in Rule)
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.passes.simplify.ruleset.activations import other_operand
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View
 from mopt.rewrite.attributes import integer
@@ -55,7 +55,7 @@ class FuseLayerNorm(Rule):
                 return Miss("scale or bias is no constant vector of the last axis's length", 7)
             weights.append(value)
         nodes = [node, scaled, quotient, root, shifted, variance, square, centred, mean]
-        allowed = {member for member in nodes}
+        allowed = set(nodes)
         for member in nodes[1:]:
             if any(use.node not in allowed for use in member.outputs[0].uses()) or member.outputs[0].is_graph_output():
                 return Miss(f"`{member.name}` has other readers", 8)
@@ -138,5 +138,5 @@ class StaticResize(Rule):
             # Below opset 13 the region of interest is no optional input.
             region = view.initializer(f"{node.outputs[0].name}_roi", np.zeros(0, np.float32))
         new = view.copy(node, [node.inputs[0], region, scales])
-        return Replacement([node], {node.outputs[0]: new.outputs[0]}, [new],
-                           [value for value in (scales, region) if value is not None and value is not node.inputs[1]])  # fmt: skip
+        constants = [value for value in (scales, region) if value is not None and value is not node.inputs[1]]
+        return Replacement([node], {node.outputs[0]: new.outputs[0]}, [new], constants)

@@ -1,13 +1,25 @@
 """Recurrent operators: initial states that say what the default says."""
 
+# ruff: noqa: D102  (match and rewrite are documented once, in Rule)
 from __future__ import annotations
 
 import onnx_ir as ir
-
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View
 
 _STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
-_HANDS_ON = ("Expand", "Tile", "Slice", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Cast", "Gather", "Concat")
+_HANDS_ON = (
+    "Expand",
+    "Tile",
+    "Slice",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Identity",
+    "Cast",
+    "Gather",
+    "Concat",
+)
 
 
 def is_zero(view: View, value: ir.Value | None, depth: int = 8) -> bool:
@@ -36,7 +48,9 @@ class DropZeroState(Rule):
     algebra = "LSTM(x, W, R, B, lengths, 0, 0) = LSTM(x, W, R, B, lengths)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
-        given = [index for index in _STATES[node.op_type] if index < len(node.inputs) and node.inputs[index] is not None]
+        given = [
+            index for index in _STATES[node.op_type] if index < len(node.inputs) and node.inputs[index] is not None
+        ]
         if not given:
             return Miss("it has no initial state")
         zero = [index for index in given if is_zero(view, node.inputs[index])]

@@ -5,11 +5,11 @@ start. Dynamic dimensions are followed as symbols: a target that an exporter com
 becomes a constant with a 0 (keep) or a -1 (the rest) in it.
 """
 
+# ruff: noqa: D102  (match and rewrite are documented once, in Rule)
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View
 from mopt.rewrite.attributes import integer, integers
 from mopt.rewrite.symbolic import Shape
@@ -118,7 +118,11 @@ def _merged_axes(view: View, node: ir.Node, inner: ir.Node) -> Bindings | None:
     """Merge two Squeezes or two Unsqueezes by their axes where the sizes are of no help."""
     if node.op_type != inner.op_type or node.op_type not in ("Squeeze", "Unsqueeze"):
         return None
-    outer_axes, inner_axes, rank = axes_of(view.symbolic, node), axes_of(view.symbolic, inner), view.rank(inner.inputs[0])
+    outer_axes, inner_axes, rank = (
+        axes_of(view.symbolic, node),
+        axes_of(view.symbolic, inner),
+        view.rank(inner.inputs[0]),
+    )
     if outer_axes is None or inner_axes is None or rank is None:
         return None
     if node.op_type == "Unsqueeze":

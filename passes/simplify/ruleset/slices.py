@@ -1,14 +1,13 @@
 """Slices, concatenations and look-ups."""
 
+# ruff: noqa: D102  (match and rewrite are documented once, in Rule)
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View
 from mopt.rewrite.attributes import integer
 from mopt.rewrite.symbolic_layout import axes_of, slice_bounds
-
 
 
 class MergeSlices(Rule):

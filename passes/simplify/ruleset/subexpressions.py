@@ -1,9 +1,9 @@
 """Common subexpressions: equal nodes over equal inputs are computed once."""
 
+# ruff: noqa: D102  (match and rewrite are documented once, in Rule)
 from __future__ import annotations
 
 import onnx_ir as ir
-
 from mopt.ir.walk import subgraphs_of
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View
 

@@ -1,10 +1,10 @@
-"""Nodes that hand their input on: Identity, inference-time Dropout, one-part Concat, whole Slice, empty Pad and so on."""
+"""Nodes that hand their input on: Identity, inference-time Dropout, one-part Concat, whole Slice, empty Pad, ..."""
 
+# ruff: noqa: D102  (match and rewrite are documented once, in Rule)
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-
 from mopt.rewrite import Bindings, Miss, Replacement, Rule, View
 from mopt.rewrite.attributes import integer, integers
 from mopt.rewrite.symbolic_layout import slice_bounds, sliced_size

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
-
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from mopt.ir import Module, from_proto, verify
 from mopt.ir.interface import interface_changes, interface_of
 from mopt.ir.provenance import inherit
@@ -47,7 +46,7 @@ def pack(module: Module, lift_above: int) -> Parcel:
         del light.graph.initializers[name]
         value.const_value = None
         value.type = ir.TensorType(tensor.dtype)
-        value.shape = ir.Shape(tensor.shape)
+        value.shape = ir.Shape(tensor.shape.numpy())
         light.graph.inputs.append(value)
     fills = _lift_fills(light.graph, lift_above)
     return Parcel(ir.serde.serialize_model(light.model).SerializeToString(), lifted, fills)
@@ -103,7 +102,13 @@ def unpack(data: bytes, parcel: Parcel, before: Module, by: str) -> Module:
         ToolError: the answer is no valid model, or another interface than the module sent.
     """
     try:
-        module = from_proto(onnx.load_model_from_string(data))
+        proto = onnx.load_model_from_string(data)
+        # Operands of the wrong rank or type: cheaper to find here than by loading the model.
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    except Exception as error:  # whatever the inference of some operator raises
+        raise ToolError(f"it wrote an invalid graph: {_first_line(error)}") from error
+    try:
+        module = from_proto(proto)
     except Exception as error:  # whatever the bytes do to the parsers
         raise ToolError(f"it wrote a model that can't be read: {_first_line(error)}") from error
     inputs = {value.name: value for value in module.graph.inputs}
@@ -135,7 +140,9 @@ def _refill(graph: ir.Graph, value: ir.Value, sizes: ir.TensorProtocol, element:
     name, value.name = value.name, f"{value.name}_input"
     if not value.uses():
         return
-    operand = ir.Value(name=f"{name}_sizes_lifted", type=ir.TensorType(sizes.dtype), shape=ir.Shape(sizes.shape))
+    operand = ir.Value(
+        name=f"{name}_sizes_lifted", type=ir.TensorType(sizes.dtype), shape=ir.Shape(sizes.shape.numpy())
+    )
     operand.const_value = sizes
     graph.register_initializer(operand)
     output = ir.Value(name=name, type=value.type, shape=value.shape)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
 import onnx.parser
+import onnx_ir as ir
 from mopt.ir import Module, from_proto
 
 FOLDER = Path(__file__).parent / "golden"
