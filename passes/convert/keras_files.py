@@ -36,8 +36,8 @@ def refuse_code(path: Path) -> None:
         # plain containers are the builtins' own; a function of theirs (`eval`) is none of a model's
         if root not in ("keras", "builtins", "") or (root == "builtins" and kind == "function"):
             raise SourceError(
-                f"{path.name} names `{module}.{_named(config)}`, which is no part of Keras and would be imported; build "
-                'the model by a factory ("file.py:factory") and load its weights alone'
+                f"{path.name} names `{module}.{_named(config)}`, which is no part of Keras and would be imported; "
+                'build the model by a factory ("file.py:factory") and load its weights alone'
             )
 
 
