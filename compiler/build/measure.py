@@ -43,7 +43,7 @@ class DataAccess:
         Raises:
             DataError: the data set can't be opened, or has no such split.
         """
-        from mopt.runtime.splits import sliced
+        from mopt.runtime.data.splits import sliced
 
         declaration = self._recipe.data[reference.name]
         if reference.name not in self._open:
@@ -175,7 +175,7 @@ class Judge:
     def _compute(
         self, runner: Runner, module: Any, evaluation: Evaluate, names: list[str], text: str
     ) -> dict[str, float | None]:
-        from mopt.runtime.evaluate import evaluate
+        from mopt.runtime.judge.evaluate import evaluate
 
         split = self._data.split(evaluation.data)
         metrics = {name: self._recipe.metrics[name].metric for name in names if name in self._recipe.metrics}

@@ -18,7 +18,7 @@ import torch
 from mopt.recipes.crnn.data import compose, glyphs, numbers
 from mopt.recipes.crnn.model import CRNN
 from mopt.runtime.contract import Metric
-from mopt.runtime.metrics import CharacterErrorRate, ExactMatch
+from mopt.runtime.judge.metrics import CharacterErrorRate, ExactMatch
 from safetensors.torch import load_file, save_file
 
 FOLDER = Path(__file__).parent

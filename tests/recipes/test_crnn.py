@@ -35,7 +35,7 @@ def test_no_digit_of_the_test_part_is_trained_on() -> None:
 
 
 def _error_rate(logits: np.ndarray, texts: list[str]) -> float:
-    from mopt.runtime.metrics import CharacterErrorRate
+    from mopt.runtime.judge.metrics import CharacterErrorRate
 
     state = CharacterErrorRate(charset=("0123456789",)).start()
     state.update({"logits": logits}, texts)

@@ -7,7 +7,7 @@ import pytest
 from mopt.ir import load
 from mopt.recipes.ocr.data import lines, pages, turned
 from mopt.recipes.ocr.metrics import Hmean, boxes, matches
-from mopt.runtime.metrics import Accuracy, CharacterErrorRate, ExactMatch
+from mopt.runtime.judge.metrics import Accuracy, CharacterErrorRate, ExactMatch
 from mopt.runtime.ort import OrtRunner
 from mopt.values import Location
 

@@ -10,8 +10,8 @@ import textwrap
 import numpy as np
 import pytest
 from mopt.runtime.contract import DataError
-from mopt.runtime.data_sources import ImageFolder, NpzData, PythonData, RandomData
-from mopt.runtime.splits import as_split, sliced, split_name, validate_split
+from mopt.runtime.data.sources import ImageFolder, NpzData, PythonData, RandomData
+from mopt.runtime.data.splits import as_split, sliced, split_name, validate_split
 from mopt.values import Location, PythonRef, Ratio, TensorType
 
 
@@ -454,8 +454,8 @@ def test_names_for_messages():
 
 def test_declaring_imports_nothing_heavy():
     code = (
-        "import sys, json, mopt.runtime.data_sources, mopt.runtime.metrics, mopt.runtime.losses, "
-        "mopt.runtime.ort_target, mopt.runtime.trt_target, mopt.runtime.contract; print(json.dumps(list(sys.modules)))"
+        "import sys, json, mopt.runtime.data.sources, mopt.runtime.judge.metrics, mopt.runtime.judge.losses, "
+        "mopt.runtime.ort_target, mopt.runtime.trt.target, mopt.runtime.contract; print(json.dumps(list(sys.modules)))"
     )
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
     heavy = {"numpy", "onnx", "onnx_ir", "onnxruntime", "networkx", "torch", "tensorflow", "sklearn", "jiwer", "PIL"}

@@ -8,7 +8,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
-from mopt.runtime import doctor, trt_library
+from mopt.runtime import doctor
+from mopt.runtime.trt import library as trt_library
 from mopt.runtime.doctor import report
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from mopt.runtime.contract import DataError
-from mopt.runtime.losses import CrossEntropy, Ctc, KullbackLeibler, MeanSquaredError, PythonLoss
+from mopt.runtime.judge.losses import CrossEntropy, Ctc, KullbackLeibler, MeanSquaredError, PythonLoss
 from mopt.values import Location, PythonRef
 
 torch = pytest.importorskip("torch")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from mopt.ir import load
 from mopt.runtime.contract import DataError
-from mopt.runtime.decode import best_path
-from mopt.runtime.metrics import (
+from mopt.runtime.judge.decode import best_path
+from mopt.runtime.judge.metrics import (
     F1,
     Accuracy,
     CharacterErrorRate,

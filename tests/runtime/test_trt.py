@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mopt.ir import from_proto, load
-from mopt.runtime import trt_engine, trt_library
+from mopt.runtime.trt import engine as trt_engine
+from mopt.runtime.trt import library as trt_library
 from mopt.runtime.contract import Sizes, TargetError
+from mopt.runtime.dimensions import dynamic_dimensions
 from mopt.runtime.gpu import gpus
-from mopt.runtime.trt_profile import plans
-from mopt.runtime.trt_target import NO_GPU, TrtTarget
+from mopt.runtime.trt.shapes import plans
+from mopt.runtime.trt.target import NO_GPU, TrtTarget
 from onnx import TensorProto, helper
 
 F = TensorProto.FLOAT
@@ -148,7 +150,8 @@ def test_an_interrupt_ends_the_builder(cnn, tmp_path):
 import subprocess, sys
 from pathlib import Path
 from mopt.ir import load
-from mopt.runtime import trt_engine, trt_library
+from mopt.runtime.trt import engine as trt_engine
+from mopt.runtime.trt import library as trt_library
 real = subprocess.Popen
 def hang(command, **options):
     child = real([sys.executable, "-c", "import time; time.sleep(60)"], **options)
@@ -248,12 +251,13 @@ def test_options_are_frozen():
 
 
 def test_the_recipes_sizes_decide_the_range(packaged_module):
-    found = plans(packaged_module("det_v4"), {}, Sizes((1, 8, 32), {"x_2": 480, "x_3": 640, "unrelated": 3}))
-    assert found[0].ranges["x_0"] == (1, 1, 32)
-    low, likely, high = found[0].ranges["x_2"]
+    module = packaged_module("det_v4")
+    batch, height, width = (dimension.key for dimension in dynamic_dimensions(module))
+    found = plans(module, {}, Sizes((1, 8, 32), {height: 480, width: 640, "unrelated": 3}))
+    low, likely, high = found[0].ranges[height]
     assert low <= likely == 480 <= high
-    assert found[-1].ranges["x_2"] == (480, 480, 480)
-    assert all(plan.ranges["x_0"] == (1, 1, 32) for plan in found)
+    assert found[-1].ranges[height] == (480, 480, 480)
+    assert all(plan.ranges[batch] == (1, 1, 32) for plan in found)
 
 
 def test_what_the_target_declares_goes_before_the_recipes_sizes(cnn):

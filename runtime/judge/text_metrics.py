@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from mopt.runtime.contract import DataError
-from mopt.runtime.decode import TextReader, target_texts
+from mopt.runtime.judge.decode import TextReader, target_texts
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
-    from mopt.runtime.metrics import TextMetric
+    from mopt.runtime.judge.metrics import TextMetric
 
 Array = np.ndarray[Any, Any]
 

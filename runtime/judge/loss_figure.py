@@ -29,7 +29,7 @@ class LossState:
     def update(self, outputs: Mapping[str, np.ndarray[Any, Any]], targets: Sequence[Any]) -> None:
         """Take a batch."""
         import torch
-        from mopt.runtime.torch_losses import as_tensor
+        from mopt.runtime.judge.torch_losses import as_tensor
 
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in outputs.items() if array.dtype != object}
         try:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from mopt.runtime.chosen_output import pick
 from mopt.runtime.contract import DataError
+from mopt.runtime.judge.chosen_output import pick
 from mopt.values import LocationError
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
-    from mopt.runtime.metrics import TextMetric
+    from mopt.runtime.judge.metrics import TextMetric
 
 Array = np.ndarray[Any, Any]
 

@@ -1,4 +1,4 @@
-"""Build one TensorRT engine. Run as a program in a process of its own: `python -m mopt.runtime.trt_build`.
+"""Build one TensorRT engine. Run as a program in a process of its own: `python -m mopt.runtime.trt.build`.
 
 It works in the current folder: reads `request.json` and the ONNX file it names, writes `model.engine` and
 `answer.json`. A native crash ends this process only, and whoever started it reports the signal.

@@ -25,7 +25,7 @@ class PythonLoss(Loss):
 
     def __call__(self, outputs: Mapping[str, Any], targets: Any) -> Any:
         """Return one number per batch as a scalar torch tensor."""
-        from mopt.runtime.torch_losses import python_loss
+        from mopt.runtime.judge.torch_losses import python_loss
 
         return python_loss(self, outputs, targets)
 
@@ -45,7 +45,7 @@ class CrossEntropy(_OutputLoss):
 
     def __call__(self, outputs: Mapping[str, Any], targets: Any) -> Any:
         """Return one number per batch as a scalar torch tensor."""
-        from mopt.runtime.torch_losses import cross_entropy
+        from mopt.runtime.judge.torch_losses import cross_entropy
 
         return cross_entropy(self, outputs, targets)
 
@@ -57,7 +57,7 @@ class MeanSquaredError(_OutputLoss):
 
     def __call__(self, outputs: Mapping[str, Any], targets: Any) -> Any:
         """Return one number per batch as a scalar torch tensor."""
-        from mopt.runtime.torch_losses import squared_error
+        from mopt.runtime.judge.torch_losses import squared_error
 
         return squared_error(self, outputs, targets)
 
@@ -77,7 +77,7 @@ class Ctc(_OutputLoss):
 
     def __call__(self, outputs: Mapping[str, Any], targets: Any) -> Any:
         """Return one number per batch as a scalar torch tensor."""
-        from mopt.runtime.torch_losses import ctc
+        from mopt.runtime.judge.torch_losses import ctc
 
         return ctc(self, outputs, targets)
 
@@ -96,6 +96,6 @@ class KullbackLeibler(_OutputLoss):
 
     def __call__(self, outputs: Mapping[str, Any], targets: Any) -> Any:
         """Return one number per batch as a scalar torch tensor."""
-        from mopt.runtime.torch_losses import divergence
+        from mopt.runtime.judge.torch_losses import divergence
 
         return divergence(self, outputs, targets)

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mopt.runtime.chosen_output import pick
 from mopt.runtime.contract import DataError
+from mopt.runtime.judge.chosen_output import pick
 from mopt.runtime.user_code import load, running
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from mopt.runtime.losses import CrossEntropy, Ctc, KullbackLeibler, MeanSquaredError, PythonLoss
+    from mopt.runtime.judge.losses import CrossEntropy, Ctc, KullbackLeibler, MeanSquaredError, PythonLoss
 
 
 def cross_entropy(loss: CrossEntropy, outputs: Mapping[str, Any], targets: Any) -> Any:

@@ -11,7 +11,7 @@ from mopt.runtime.contract import DataError, MetricState
 from mopt.runtime.user_code import call, described, load, running
 
 if TYPE_CHECKING:
-    from mopt.runtime.metrics import PythonMetric
+    from mopt.runtime.judge.metrics import PythonMetric
 
 Array = np.ndarray[Any, Any]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from mopt.runtime.contract import DataError, Split
-from mopt.runtime.splits import POSITIONAL, TARGET, Samples, as_split, sliced
+from mopt.runtime.data.splits import POSITIONAL, TARGET, Samples, as_split, sliced
 
 if TYPE_CHECKING:
-    from mopt.runtime.data_sources import ImageFolder
+    from mopt.runtime.data.sources import ImageFolder
     from mopt.values import Ratio
 
 _SPLITS: Final = ("train", "valid", "val", "calib", "test")

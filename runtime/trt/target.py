@@ -51,7 +51,7 @@ class TrtTarget(Target):
 
     def available(self) -> Availability:
         """Look at this machine: libraries and GPUs; nothing is imported."""
-        from mopt.runtime.trt_library import INSTALL, find, missing_reason
+        from mopt.runtime.trt.library import INSTALL, find, missing_reason
 
         found = find(self.library)
         if found is None:
@@ -68,9 +68,9 @@ class TrtTarget(Target):
     def emit(self, module: Module, folder: Path, sizes: Sizes | None = None) -> Artifact:
         """Build the engine."""
         from mopt.runtime.emission import artifact
-        from mopt.runtime.trt_engine import Settings, build_engine
-        from mopt.runtime.trt_library import INSTALL, find, missing_reason
-        from mopt.runtime.trt_profile import plans
+        from mopt.runtime.trt.engine import Settings, build_engine
+        from mopt.runtime.trt.library import INSTALL, find, missing_reason
+        from mopt.runtime.trt.shapes import plans
 
         found = find(self.library)
         if found is None:
@@ -86,13 +86,13 @@ class TrtTarget(Target):
 
     def open(self, artifact: Artifact) -> Runner:
         """Load the engine onto the GPU of this machine."""
-        from mopt.runtime.trt_library import find, missing_reason
+        from mopt.runtime.trt.library import find, missing_reason
 
         found = find(self.library)
         if found is None:
             raise TargetError(missing_reason(self.library), missing=True)
         if not found.can_run:
             raise TargetError(NO_GPU, missing=True, help="copy the engine to a machine with one of its GPUs")
-        from mopt.runtime.trt_runner import TrtRunner
+        from mopt.runtime.trt.runner import TrtRunner
 
         return TrtRunner(artifact.path, found.library)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from mopt.runtime.batching import batches
 from mopt.runtime.contract import DataError, Sample, Split
-from mopt.runtime.sample_fit import SampleFit
-from mopt.runtime.sequences import samples_of
+from mopt.runtime.data.batching import batches
+from mopt.runtime.data.sample_fit import SampleFit
+from mopt.runtime.data.sequences import samples_of
 from mopt.runtime.user_code import described, guarded
 from mopt.values import PythonRef
 
@@ -50,7 +50,7 @@ class Samples:
             yield keyed(item, number, self.name)
 
     def batches(self, size: int) -> Iterator[Mapping[str, np.ndarray[Any, Any]]]:
-        """Yield samples stacked along a new first axis, in their order; see `mopt.runtime.batching`."""
+        """Yield samples stacked along a new first axis, in their order; see `mopt.runtime.data.batching`."""
         return batches(iter(self), size, pad=self.pad, name=self.name)
 
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 from mopt.runtime.contract import RunError, TargetError
-from mopt.runtime.cuda_driver import CudaDriver
 from mopt.runtime.dtypes import numpy_dtype
 from mopt.runtime.ort import Port
+from mopt.runtime.trt.cuda_driver import CudaDriver
 
 Array = np.ndarray[Any, Any]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from mopt.runtime.contract import DataError, Split
+from mopt.runtime.data.splits import TARGET, Samples
 from mopt.runtime.dtypes import numpy_dtype
-from mopt.runtime.splits import TARGET, Samples
 
 if TYPE_CHECKING:
-    from mopt.runtime.data_sources import RandomData
+    from mopt.runtime.data.sources import RandomData
     from mopt.values import TensorType
 
 _SIZE: Final = 16

@@ -33,7 +33,7 @@ class PythonMetric(Metric):
     def start(self, module: Module | None = None) -> MetricState:
         """Begin one evaluation."""
         del module
-        from mopt.runtime.python_metric import start
+        from mopt.runtime.judge.python_metric import start
 
         return start(self)
 
@@ -56,7 +56,7 @@ class Accuracy(OutputMetric):
     def start(self, module: Module | None = None) -> MetricState:
         """Begin one evaluation."""
         del module
-        from mopt.runtime.class_metrics import AccuracyState
+        from mopt.runtime.judge.class_metrics import AccuracyState
 
         return AccuracyState(self)
 
@@ -74,7 +74,7 @@ class F1(OutputMetric):
     def start(self, module: Module | None = None) -> MetricState:
         """Begin one evaluation."""
         del module
-        from mopt.runtime.class_metrics import F1State
+        from mopt.runtime.judge.class_metrics import F1State
 
         return F1State(self)
 
@@ -90,7 +90,7 @@ class CrossEntropy(OutputMetric):
     def start(self, module: Module | None = None) -> MetricState:
         """Begin one evaluation."""
         del module
-        from mopt.runtime.class_metrics import CrossEntropyState
+        from mopt.runtime.judge.class_metrics import CrossEntropyState
 
         return CrossEntropyState(self)
 
@@ -105,7 +105,7 @@ class MeanSquaredError(OutputMetric):
     def start(self, module: Module | None = None) -> MetricState:
         """Begin one evaluation."""
         del module
-        from mopt.runtime.regression_metrics import SquaredErrorState
+        from mopt.runtime.judge.regression_metrics import SquaredErrorState
 
         return SquaredErrorState(self)
 
@@ -118,7 +118,7 @@ class Cosine(OutputMetric):
     def start(self, module: Module | None = None) -> MetricState:
         """Begin one evaluation."""
         del module
-        from mopt.runtime.regression_metrics import CosineState
+        from mopt.runtime.judge.regression_metrics import CosineState
 
         return CosineState(self)
 
@@ -155,7 +155,7 @@ class CharacterErrorRate(TextMetric):
 
     def start(self, module: Module | None = None) -> MetricState:
         """Begin one evaluation."""
-        from mopt.runtime.text_metrics import ErrorRateState
+        from mopt.runtime.judge.text_metrics import ErrorRateState
 
         return ErrorRateState(self, module, "cer")
 
@@ -169,7 +169,7 @@ class WordErrorRate(TextMetric):
 
     def start(self, module: Module | None = None) -> MetricState:
         """Begin one evaluation."""
-        from mopt.runtime.text_metrics import ErrorRateState
+        from mopt.runtime.judge.text_metrics import ErrorRateState
 
         return ErrorRateState(self, module, "wer")
 
@@ -181,6 +181,6 @@ class ExactMatch(TextMetric):
 
     def start(self, module: Module | None = None) -> MetricState:
         """Begin one evaluation."""
-        from mopt.runtime.text_metrics import ExactState
+        from mopt.runtime.judge.text_metrics import ExactState
 
         return ExactState(self, module)

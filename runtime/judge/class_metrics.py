@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mopt.runtime.chosen_output import class_targets, pick
 from mopt.runtime.contract import DataError
+from mopt.runtime.judge.chosen_output import class_targets, pick
 
 if TYPE_CHECKING:
-    from mopt.runtime.metrics import F1, Accuracy, CrossEntropy
+    from mopt.runtime.judge.metrics import F1, Accuracy, CrossEntropy
 
 Array = np.ndarray[Any, Any]
 

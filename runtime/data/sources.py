@@ -32,7 +32,7 @@ class PythonData(DataSource):
 
     def splits(self, seed: int) -> Mapping[str, Split]:
         """Call the author's function."""
-        from mopt.runtime.splits import as_split
+        from mopt.runtime.data.splits import as_split
         from mopt.runtime.user_code import call, described, load, takes
 
         function = load(self.ref)
@@ -71,7 +71,7 @@ class NpzData(DataSource):
     def splits(self, seed: int) -> Mapping[str, Split]:
         """Read the file."""
         del seed
-        from mopt.runtime.file_data import npz_splits
+        from mopt.runtime.data.files import npz_splits
 
         return npz_splits(_resolved(self.path), str(self.path), self.divide)
 
@@ -100,7 +100,7 @@ class ImageFolder(DataSource):
         del seed
         if len(self.size) not in (0, 2):
             raise DataError(f"`size` is {list(self.size)}; it takes [height, width]")
-        from mopt.runtime.file_data import image_splits
+        from mopt.runtime.data.files import image_splits
 
         return image_splits(self, _resolved(self.path), None if self.labels is None else _resolved(self.labels))
 
@@ -119,7 +119,7 @@ class RandomData(DataSource):
 
     def splits(self, seed: int) -> Mapping[str, Split]:
         """Draw the arrays."""
-        from mopt.runtime.random_data import random_splits
+        from mopt.runtime.data.random_arrays import random_splits
 
         return random_splits(self, seed)
 

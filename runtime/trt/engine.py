@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mopt.runtime.contract import TargetError
-from mopt.runtime.trt_library import Found
-from mopt.runtime.trt_profile import Plan
+from mopt.runtime.trt.library import Found
+from mopt.runtime.trt.shapes import Plan
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
@@ -107,7 +107,7 @@ def _run(place: Path) -> dict[str, Any]:
     }
     environment |= {"HOME": str(place), "TMPDIR": str(place)}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-s", "-m", "mopt.runtime.trt_build"],
+        [sys.executable, "-P", "-s", "-m", "mopt.runtime.trt.build"],
         cwd=place,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mopt.runtime.contract import DataError, MetricState, RunError
-from mopt.runtime.sample_fit import SampleFit, feeds_of
-from mopt.runtime.splits import TARGET, fit_to, split_name
+from mopt.runtime.data.sample_fit import SampleFit, feeds_of
+from mopt.runtime.data.splits import TARGET, fit_to, split_name
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
@@ -46,7 +46,7 @@ def evaluate(
         split = fit_to(split, SampleFit(inputs, split_name(split)))
     states: dict[str, MetricState] = {name: metric.start(module) for name, metric in metrics.items()}
     if losses:
-        from mopt.runtime.loss_figure import LossState
+        from mopt.runtime.judge.loss_figure import LossState
 
         states |= {name: LossState(name, loss) for name, loss in losses.items()}
     done = 0

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mopt.runtime.chosen_output import pick, real_targets
+from mopt.runtime.judge.chosen_output import pick, real_targets
 
 if TYPE_CHECKING:
-    from mopt.runtime.metrics import Cosine, MeanSquaredError
+    from mopt.runtime.judge.metrics import Cosine, MeanSquaredError
 
 Array = np.ndarray[Any, Any]
 

@@ -1,0 +1,1 @@
+"""Metrics, losses, and running a model over a split to compute them."""
