@@ -31,6 +31,7 @@ class _Pair:
     b: Held
     users: dict[Operator, None] = field(default_factory=dict)
     by: dict[str, None] = field(default_factory=dict)
+    by_contents: bool = False
 
 
 class WeightComparison:
@@ -136,7 +137,7 @@ class WeightComparison:
                     left[side][key].append(held)
         for key, first in left[0].items():
             for a, b in zip(first, left[1].get(key, ()), strict=False):
-                self._note(a, b)
+                self._note(a, b).by_contents = True
 
     def _by_shape(self, pair: ScopePair) -> None:
         """Pair weights of one group that alone have their shape (an f32 weight and the i8 one in its place)."""
@@ -164,7 +165,8 @@ class WeightComparison:
         ):
             if pair.a.stored != pair.b.stored:
                 self.moved[pair.b.stored == "constant"] += 1
-            if pair.a.value.name != pair.b.value.name:
+            # Equal contents alone (two vectors of zeros, say) make no weight the other one under a new name.
+            if pair.a.value.name != pair.b.value.name and not pair.by_contents:
                 self.renames.append(Rename("value", pair.a.value.name or "", pair.b.value.name or ""))
             return
         before, after = (facts(held, measured=self._contents) for held in (pair.a, pair.b))

@@ -26,7 +26,7 @@ def render(summary: ModelSummary, console: Console, *, everything: bool) -> None
     _interface(page, summary)
     _totals(page, summary)
     _operators(page, summary, everything)
-    if summary.layers_by_cost:
+    if any(layer.nodes > 1 for layer in summary.layers_by_cost):
         _costs(page, "Layers of the source model", "layer", summary.layers_by_cost, summary.macs, everything)
     _costs(page, "Most expensive nodes", "node", summary.nodes_by_cost, summary.macs, everything)
     _weights(page, summary, everything)
