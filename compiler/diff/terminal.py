@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 FOLDED = 12
 """Rows of a list before it is folded."""
 
+_STYLES = {"Replaced": "bold yellow", "Removed": "bold red", "Added": "bold green"}
+
 _T = TypeVar("_T")
 
 
@@ -77,7 +79,7 @@ def _interface(page: Page, changes: Sequence[InterfaceChange]) -> None:
 def _folded_groups(page: Page, title: str, groups: Sequence[Group]) -> None:
     if not groups:
         return
-    page.heading(title, _sizes(groups))
+    page.heading(title, _sizes(groups), _STYLES[title])
     alike: dict[tuple[str, tuple[str, ...]], list[Group]] = {}
     for group in groups:
         alike.setdefault((group.pattern, group.by), []).append(group)
@@ -104,7 +106,7 @@ def _example(operators: Sequence[Operator]) -> str:
 def _each_group(page: Page, title: str, groups: Sequence[Group]) -> None:
     if not groups:
         return
-    page.heading(title, _sizes(groups))
+    page.heading(title, _sizes(groups), _STYLES[title])
     for group in groups:
         sides = [" + ".join(f"{o.op} {_name(o)}" for o in side) for side in (group.before, group.after) if side]
         suffix = " → constant" if group.constant else " (duplicate)" if group.duplicate else ""

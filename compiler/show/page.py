@@ -120,13 +120,14 @@ class Page:
         self._ascii = not self.encoding.lower().startswith("utf")
         self._started = False
 
-    def heading(self, title: str, aside: str = "") -> None:
+    def heading(self, title: str, aside: str = "", style: str = "bold") -> None:
         """Start a section."""
         if self._started:
             self._print(Text())
-        text = Text(self._spelled(title), style="bold")
+        text = Text()
+        text.append(self._spelled(title), style=style)
         if aside:
-            text.append(self._spelled(f"  {aside}"), style="not bold dim")
+            text.append(self._spelled(f"  {aside}"), style="dim")
         self._print(text)
 
     def line(self, text: str, style: str = "", indent: int = 2) -> None:

@@ -149,6 +149,7 @@ def test_json_of_something_else_is_refused(difference: Diff) -> None:
 def test_the_model_of_a_diff_is_read_without_heavy_imports() -> None:
     code = (
         "import sys, mopt.diff, mopt.show, mopt.diff.encode;"
-        "heavy = {'onnx', 'onnx_ir', 'numpy', 'networkx', 'onnxruntime', 'torch'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'onnx', 'onnx_ir', 'numpy', 'networkx', 'onnxruntime', 'torch'} & set(sys.modules);"
+        "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

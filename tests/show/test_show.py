@@ -153,7 +153,8 @@ def test_an_empty_model() -> None:
         (size(10_761_788), "10.3 MiB"), (size(1023), "1023 B"), (share(0.0), "0%"), (share(1.0), "100%"),
         (share(0.0001), "<0.1%"), (share(0.99999), ">99.9%"), (share(0.375), "37.5%"), (change(100, 69), "−31%"),
         (change(0, 5), ""), (change(5, 5), ""), (change(10, 50), "+400%"),
-        (shorten("short", 10), "short"), (shorten("a/very/long/name", 10), "a/v…g/name"), (shorten("名前名前名前", 7), "名…名前"),
+        (shorten("short", 10), "short"), (shorten("a/very/long/name", 10), "a/v…g/name"),
+        (shorten("名前名前名前", 7), "名…名前"),
         (clean("a\x1b[31m\u202eb"), "a\\x1b[31m\\u202eb"),
     ],
 )  # fmt: skip
