@@ -11,7 +11,7 @@ from mopt.check import constants
 from mopt.check.apps import check_app
 from mopt.check.coerce import Coercion, Site, Surroundings
 from mopt.check.loading import Program, base_of
-from mopt.check.parameters import check_defaults, overridden
+from mopt.check.parameters import check_constants, overridden
 from mopt.check.pipelines import Pipelines
 from mopt.check.plugins import bind, find_class, instantiate, read_options
 from mopt.check.references import References
@@ -43,7 +43,7 @@ class Assembly:
             and self._scope.declare(node, report)
         ]
         values = overridden(self._scope, overrides, program.root.path, report)
-        self._references = References(self._scope, values)
+        self._references = References(self._scope, values, check_constants(self._scope, values, report))
         self._references.use_builtin = self._use_builtin
         self._around = Surroundings(
             self._scope, report, registry, self._references, program.bases, base_of(program, program.root)
@@ -54,7 +54,6 @@ class Assembly:
 
     def assemble(self, path: str) -> recipe.Recipe:
         """Check everything. The result is of use only if the report has no error."""
-        check_defaults(self._scope, self._report)
         made = {kind: self._declared(kind) for kind in _GROUPS}
         title, seed = self._title(), self._seed()
         for settings in self._settings("evaluate"):
@@ -92,9 +91,9 @@ class Assembly:
 
     def _parameters(self) -> dict[str, object]:
         return {
-            symbol.name: constants.plain(self._references.parameter(symbol))
+            symbol.name: constants.plain(value)
             for symbol in self._scope.symbols()
-            if symbol.kind == "param"
+            if symbol.kind == "param" and (value := self._references.parameter(symbol)) is not None
         }
 
     # Declarations

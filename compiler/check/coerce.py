@@ -60,6 +60,12 @@ class Surroundings:
     choices: Mapping[int, int] | None = None
     builtins: dict[tuple[str, str], Span] = field(default_factory=dict)
 
+    def chosen(self, value: syntax.Value) -> syntax.Value:
+        """Return the alternative that this variant takes, where it takes one."""
+        if isinstance(value, syntax.AnyValue) and value.alternatives and self.choices and id(value) in self.choices:
+            return value.alternatives[self.choices[id(value)]]
+        return value
+
     def base(self, node: syntax.Node) -> Path:
         """Return the folder that paths written at a place are relative to."""
         return self.bases.get(node.span.source, self.root)
@@ -145,7 +151,10 @@ class Coercion:
                 symbol = self._around.scope.get(node.text)
                 if symbol and isinstance(symbol.node, syntax.Param) and node.text not in choice_names(annotation):
                     site = Site(site.what, site.minimum, site.maximum, site.via or node)
-                    node = self._around.references.parameter(symbol)
+                    value = self._around.references.parameter(symbol)
+                    if value is None:
+                        return FAILED
+                    node = value
                     continue
             return node, site
 
@@ -367,7 +376,7 @@ def fits(node: syntax.Value, annotation: Any, scope: Scope) -> bool:
         return True
     if isinstance(node, syntax.Reference):
         symbol = scope.get(node.parts[0].text)
-        if symbol and isinstance(symbol.node, syntax.Param):
+        if symbol and isinstance(symbol.node, syntax.Param) and len(node.parts) == 1 and node.slice is None:
             return True
         return annotation in (DataRef, ModelRef, LossRef, MetricRef) or hasattr(annotation, "from_syntax")
     if isinstance(node, syntax.Number):

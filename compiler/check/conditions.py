@@ -144,10 +144,10 @@ class Conditions:
         return self._measure(node, pipeline, node.parts[1]) if pipeline is not None else None
 
     def _parameter(self, node: syntax.Reference, symbol: Symbol) -> _Typed | None:
-        value = self._around.references.parameter(symbol)
-        choices = self._around.choices or {}
-        if isinstance(value, syntax.AnyValue) and id(value) in choices:
-            value = value.alternatives[choices[id(value)]]
+        constant = self._around.references.parameter(symbol)
+        value = self._around.chosen(constant) if constant is not None else None
+        if value is None or isinstance(value, syntax.AnyValue):
+            return None  # reported where the parameter is
         if not isinstance(value, syntax.Number):
             secondary = [Label(value.span, "its value")]
             message = f"the parameter `{symbol.name}` is no number"

@@ -61,20 +61,34 @@ def _value(name: str, text: str, node: syntax.Param, report: Report) -> syntax.V
     return value
 
 
-def check_defaults(scope: Scope, report: Report) -> None:
-    """Report parameters whose default is another parameter, and alternatives of unequal type."""
+def check_constants(scope: Scope, values: Mapping[str, syntax.Value], report: Report) -> frozenset[str]:
+    """Report parameters that are no constants, and return their names.
+
+    Args:
+        scope: the declarations.
+        values: what `--set` gives.
+        report: where it goes.
+    """
+    bad = set()
     for symbol in scope.symbols():
-        if not isinstance(symbol.node, syntax.Param):
-            continue
-        _check_default(symbol.node.value, symbol.name, scope, report)
+        if isinstance(symbol.node, syntax.Param):
+            faults = Report()
+            _check_constant(values.get(symbol.name, symbol.node.value), symbol.name, scope, faults)
+            report.add(faults.diagnostics)
+            if faults.failed:
+                bad.add(symbol.name)
+    return frozenset(bad)
 
 
-def _check_default(value: syntax.Value, name: str, scope: Scope, report: Report) -> None:
+def _check_constant(value: syntax.Value, name: str, scope: Scope, report: Report) -> None:
     if isinstance(value, syntax.Reference):
-        other = scope.get(value.parts[0].text)
-        if other is not None and isinstance(other.node, syntax.Param):
-            what = "itself" if other.name == name else f"the parameter `{other.name}`"
-            report.error("E0313", f"`{name}` is not a constant", value.span, f"this is {what}", secondary=[other.label])
+        bounds = (value.slice.start, value.slice.stop) if value.slice else ()
+        for word in (value.parts[0], *(bound for bound in bounds if isinstance(bound, syntax.Name))):
+            other = scope.get(word.text)
+            if other is not None and isinstance(other.node, syntax.Param):
+                what = "itself" if other.name == name else f"the parameter `{other.name}`"
+                secondary = [other.label]
+                report.error("E0313", f"`{name}` is not a constant", word.span, f"this is {what}", secondary=secondary)
     elif isinstance(value, syntax.AnyValue):
         kinds = [constants.kind(one) for one in value.alternatives]
         for one, kind in zip(value.alternatives, kinds, strict=True):
@@ -83,11 +97,11 @@ def _check_default(value: syntax.Value, name: str, scope: Scope, report: Report)
                 first = Label(value.alternatives[0].span, f"this is {_article(kinds[0])}")
                 report.error("E0313", message, one.span, f"this is {_article(kind)}", secondary=[first])
         for one in value.alternatives:
-            _check_default(one, name, scope, report)
+            _check_constant(one, name, scope, report)
     elif isinstance(value, syntax.ListValue | syntax.MapValue):
         inner = value.items if isinstance(value, syntax.ListValue) else [entry.value for entry in value.entries]
         for one in inner:
-            _check_default(one, name, scope, report)
+            _check_constant(one, name, scope, report)
 
 
 def _article(kind: str) -> str:

@@ -102,7 +102,10 @@ class Pipelines:
         if isinstance(value, syntax.Reference) and len(value.parts) == 1:
             symbol = self._scope.get(value.text)
             if symbol is not None and isinstance(symbol.node, syntax.Param):
-                value = self._around.references.parameter(symbol)
+                constant = self._around.references.parameter(symbol)
+                if constant is None:
+                    return []
+                value = constant
         if isinstance(value, syntax.AnyValue):
             if not self._alternatives.sound(value):
                 return []

@@ -30,16 +30,21 @@ class Variant:
 class References:
     """Resolves names. `here` is the pipeline being checked: what is declared after it can't be referred to."""
 
-    def __init__(self, scope: Scope, overridden: Mapping[str, syntax.Value]) -> None:
+    def __init__(
+        self, scope: Scope, overridden: Mapping[str, syntax.Value], unsound: frozenset[str] = frozenset()
+    ) -> None:
         self._scope = scope
         self._overridden = overridden
+        self._unsound = unsound
         self.variants: dict[str, list[Variant]] = {}
         self.here: Symbol | None = None
         self.use_builtin: Callable[[str, str, syntax.Reference], bool] = lambda *_: True
 
-    def parameter(self, symbol: Symbol) -> syntax.Value:
-        """Return the value of a parameter, as `--set` has it or else its default."""
+    def parameter(self, symbol: Symbol) -> syntax.Value | None:
+        """Return the value of a parameter, as `--set` has it or else its default; None if that is no constant."""
         assert isinstance(symbol.node, syntax.Param)
+        if symbol.name in self._unsound:
+            return None
         return self._overridden.get(symbol.name, symbol.node.value)
 
     def data(self, node: syntax.Value, site: Site, around: Surroundings) -> DataRef | _Failed:
@@ -74,8 +79,9 @@ class References:
             return int(node.value)
         symbol = self._scope.get(node.text)
         value = self.parameter(symbol) if symbol and isinstance(symbol.node, syntax.Param) else None
-        if isinstance(value, syntax.AnyValue) and around.choices is not None and id(value) in around.choices:
-            value = value.alternatives[around.choices[id(value)]]
+        if symbol is not None and value is None and symbol.kind == "param":
+            return False  # what is wrong with it is reported
+        value = around.chosen(value) if value is not None else None
         if isinstance(value, syntax.Number) and isinstance(value.value, int) and not value.unit and value.value >= 0:
             return value.value
         if symbol is None and self._scope.may_exist(node.text):

@@ -130,7 +130,9 @@ class Alternatives:
             for name in names:
                 symbol = self._scope.get(name)
                 if symbol is not None and isinstance(symbol.node, syntax.Param):
-                    yield from self._of_value(self._references.parameter(symbol), symbol.name, symbol.name)
+                    value = self._references.parameter(symbol)
+                    if value is not None:
+                        yield from self._of_value(value, symbol.name, symbol.name)
 
 
 def references_of(step: syntax.Require) -> Iterator[syntax.Reference]:

@@ -105,7 +105,7 @@ class Static(Pass):
 @dataclass(frozen=True)
 class Kmeans(Pass):
     clusters: int = option(16, minimum=2)
-    codebook: ByteSize = ByteSize(4096)
+    codebook: ByteSize = option(ByteSize(4096))
     symmetric: bool = False
 
     def __post_init__(self) -> None:

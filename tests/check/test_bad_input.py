@@ -132,7 +132,8 @@ from mopt.check import check
 from mopt.grammar import render
 result = check(Path(sys.argv[1]))
 sys.stdout.write(render(result.diagnostics))
-heavy = {"torch", "tensorflow", "onnxruntime", "onnx", "onnx_ir", "networkx", "numpy", "lark", "sklearn"} & set(sys.modules)
+heavy = {"torch", "tensorflow", "onnxruntime", "onnx", "onnx_ir", "networkx", "numpy", "lark", "sklearn"}
+heavy &= set(sys.modules)
 print(time.process_time(), *sorted(heavy))
 """
 

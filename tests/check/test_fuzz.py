@@ -13,13 +13,19 @@ from mopt.grammar import CATALOGUE, render
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ["crnn", "text", "mse", "cer", "amount", "many", "p", "q", "r", "l1", "size", "nothing"]
 names = st.sampled_from(NAMES)
-leaves = st.sampled_from(
-    [
-        *("3 -1 0.5 30% 130% 2:4 4:2 10ms 4MiB true 1e999 f32[N,3] float[0] text.train text.a[:3] text[3:1]".split()),
-        *('"model.onnx" "model.py:A" "nope.py:A" "pkg:lark/x" "hf:a/b" "" "*" p.size many.x[many:amount]'.split()),
-        *NAMES,
-    ]
-)
+LEAVES = """
+    3 -1 0.5 30% 130% 2:4 4:2 10ms 4MiB true 1e999 f32[N,3] float[0] text.train text.a[:3] text[3:1] p.size
+    many.x[many:amount] "model.onnx" "model.py:A" "nope.py:A" "pkg:lark/x" "hf:a/b" "" "*"
+"""
+OPTIONS = """
+    amount criterion skip data loss epochs rate best teacher method bits pattern extra dynamic opset path model inputs
+    args metrics batch pipelines targets bind runs seed shapes function goal provider
+"""
+PLUGINS = """
+    simplify convert prune.magnitude prune.channels prune.nm tune distill.response quantize.static cluster.kmeans
+    broken prune onnx torch python random mse ctc focal cer accuracy ort trt nothing
+"""
+leaves = st.sampled_from([*LEAVES.split(), *NAMES])
 values = st.recursive(
     leaves,
     lambda inner: st.one_of(
@@ -29,15 +35,9 @@ values = st.recursive(
     ),
     max_leaves=4,
 )
-options = st.sampled_from(
-    "amount criterion skip data loss epochs rate best teacher method bits pattern extra dynamic opset path model inputs "
-    "args metrics batch pipelines targets bind runs seed shapes function goal provider".split()
-)
+options = st.sampled_from(OPTIONS.split())
 arguments = st.lists(st.one_of(values, st.tuples(options, values).map("=".join)), max_size=4).map(", ".join)
-plugins = st.sampled_from(
-    "simplify convert prune.magnitude prune.channels prune.nm tune distill.response quantize.static cluster.kmeans "
-    "broken prune onnx torch python random mse ctc focal cer accuracy ort trt nothing".split()
-)
+plugins = st.sampled_from(PLUGINS.split())
 calls = st.tuples(plugins, arguments).map(lambda two: f"{two[0]}({two[1]})")
 terms = st.sampled_from(["size", "latency", "cer", "p.size", "q.mse", "amount", "many", "1%", "3", "4MiB", "nothing.x"])
 conditions = st.tuples(terms, st.sampled_from("+-*/"), terms, terms).map(
@@ -46,7 +46,7 @@ conditions = st.tuples(terms, st.sampled_from("+-*/"), terms, terms).map(
 parents = st.one_of(names, st.lists(names, max_size=3).map(lambda found: f"any({', '.join(found)})"))
 statements = st.one_of(
     st.tuples(names, values).map(lambda two: f"param {two[0]} = {two[1]}"),
-    st.tuples(st.sampled_from("model data loss metric app target".split()), names, calls).map(
+    st.tuples(st.sampled_from(["model", "data", "loss", "metric", "app", "target"]), names, calls).map(
         lambda three: f"{three[0]} {three[1]} = {three[2]}"
     ),
     st.tuples(st.sampled_from(["evaluate", "profile"]), arguments).map(lambda two: f"{two[0]}({two[1]})"),

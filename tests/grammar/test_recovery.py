@@ -58,14 +58,11 @@ def test_reports_end_after_a_hundred():
     assert len(parsed.diagnostics) == 100
 
 
-PIECES = [
-    *("pipeline model data require any true seed import recipe evaluate profile param target app".split()),
-    *('( ) [ ] { } , : . = == <= + - * / # " \' % ; 1 2.5 30% 10xs 4MiB "text" name name.part \n é \0'.split(" ")),
-    "\n",
-    "\n",
-    "simplify()",
-    "pipeline p = m {",
-]
+WORDS = """
+    pipeline model data require any true seed import recipe evaluate profile param target app name name.part é
+    ( ) [ ] { } , : . = == <= + - * / # " ' % ; 1 2.5 30% 10xs 4MiB "text" \\ simplify()
+"""
+PIECES = [*WORDS.split(), "\0", "\n", "\n", "pipeline p = m {"]
 
 
 @settings(max_examples=300, deadline=None)
