@@ -49,9 +49,11 @@ def apply_rules(
     trace = Trace()
     for _ in range(max_sweeps):
         trace.sweeps += 1
-        if not _Sweep(module, usable, by, max_growth, trace).run():
+        changed = _Sweep(module, usable, by, max_growth, trace).run()
+        if changed:
+            module.touch()
+        if not changed or not trace.converged:
             return trace
-        module.touch()
     trace.converged = False
     return trace
 
@@ -72,7 +74,7 @@ class _Sweep:
         self.queue: deque[ir.Node] = deque(nested_nodes(module.graph))
         self.queued = set(self.queue)
         # A pair of rules that undo each other must end in a report, not hang the build.
-        self.budget = 40 * len(self.queue) + 1000
+        self.budget = 20 * len(self.queue) + 200
 
     def run(self) -> bool:
         before = len(self.trace.applied)

@@ -7,14 +7,14 @@ from typing import Final
 
 import onnx_ir as ir
 from mopt.rewrite.attributes import integer, integers
-from mopt.rewrite.symbol import Size, add, exact_quotient, multiply, product, subtract
+from mopt.rewrite.symbol import Size, add, exact_quotient, floor_quotient, multiply, product, subtract
 from mopt.rewrite.symbolic import Shape, ShapeHandler, Symbolic
 
 _SAME: Final = (
     "Abs Acos Acosh Asin Asinh Atan Atanh BatchNormalization Bernoulli BitwiseNot Cast CastLike Ceil Celu "
-    "Clip Cos Cosh CumSum DequantizeLinear Dropout Elu Erf Exp Floor Gelu GroupNormalization HardSigmoid HardSwish Hardmax Identity "
-    "InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Log LogSoftmax LpNormalization "
-    "MeanVarianceNormalization Mish Neg Not PRelu QuantizeLinear Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin "
+    "Clip Cos Cosh CumSum DequantizeLinear Dropout Elu Erf Exp Floor Gelu GroupNormalization HardSigmoid HardSwish "
+    "Hardmax Identity InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Log LogSoftmax "
+    "LpNormalization MeanVarianceNormalization Mish Neg Not PRelu QuantizeLinear Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin "
     "Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu RMSNormalization ReverseSequence "
     "ScatterElements ScatterND"
 )
@@ -295,9 +295,7 @@ def _depth_to_space(symbolic: Symbolic, node: ir.Node) -> Sequence[Shape | None]
     if node.op_type == "DepthToSpace":
         channels = exact_quotient(c, block * block)
         return [(n, symbolic.fresh() if channels is None else channels, multiply(h, block), multiply(w, block))]
-    rows, columns = exact_quotient(h, block), exact_quotient(w, block)
-    sizes = [symbolic.fresh() if size is None else size for size in (rows, columns)]
-    return [(n, multiply(c, block * block), *sizes)]
+    return [(n, multiply(c, block * block), floor_quotient(h, block), floor_quotient(w, block))]
 
 
 def _one_hot(symbolic: Symbolic, node: ir.Node) -> Sequence[Shape | None]:
