@@ -32,11 +32,11 @@ def page() -> str:
     parts = [_HEAD]
     for prefix, title in _GROUPS.items():
         codes = [code for code in CATALOGUE if code.startswith(prefix)]
-        rows = "\n".join(f"| [{code}](#{code.lower()}) | {CATALOGUE[code].title} |" for code in codes)
+        rows = "\n".join(f"| [{code}](#{code.lower()}) | {CATALOGUE[code]} |" for code in codes)
         parts.append(f"## {title}\n\n| code | about |\n|---|---|\n{rows}\n")
         for code in codes:
             _, _, body = explain(code).partition("\n")
-            parts.append(f'### <a id="{code.lower()}"></a>{code}: {CATALOGUE[code].title}\n{body.rstrip()}\n')
+            parts.append(f'### <a id="{code.lower()}"></a>{code}: {CATALOGUE[code]}\n{body.rstrip()}\n')
     return "\n".join(parts)
 
 

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-
-class Code(NamedTuple):
-    """A stable code and what it is about, in a line."""
-
-    code: str
-    title: str
-
-
-_TITLES: Final[dict[str, str]] = {
+CATALOGUE: Final[dict[str, str]] = {
     # The file
     "E0001": "the recipe does not exist",
     "E0002": "the recipe can't be read",
@@ -79,8 +71,6 @@ _TITLES: Final[dict[str, str]] = {
     # Hints
     "E0701": "declared and never used",
 }
-
-CATALOGUE: Final[dict[str, Code]] = {code: Code(code, title) for code, title in _TITLES.items()}
 """Code → what it is about. A code never changes its meaning and is never given out twice."""
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mopt.check.coerce import FAILED, Coercion, Site, Surroundings
+from mopt.check.coerce import Coercion
+from mopt.check.surroundings import FAILED, Site, Surroundings
 from mopt.check.wording import expected
 from mopt.grammar import syntax
 from mopt.grammar.diagnostics import Label

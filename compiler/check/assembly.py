@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mopt import recipe
 from mopt.check import constants
 from mopt.check.apps import check_app
-from mopt.check.coerce import Coercion, Site, Surroundings
+from mopt.check.coerce import Coercion
 from mopt.check.loading import Program, base_of
 from mopt.check.parameters import check_constants, overridden
 from mopt.check.pipelines import Pipelines
@@ -18,6 +18,7 @@ from mopt.check.references import References
 from mopt.check.report import Report
 from mopt.check.scope import KIND_WORDS, Scope
 from mopt.check.settings import EvaluateOptions, ProfileSettings
+from mopt.check.surroundings import Site, Surroundings
 from mopt.check.usage import mentioned
 from mopt.grammar import syntax
 from mopt.grammar.diagnostics import Label, nearest

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from mopt.check import constants
+from mopt.check.fitting import bounds_text, choice_names, fits, hint
 from mopt.check.paths import check_location, is_python_reference, python_reference
-from mopt.check.references import References
 from mopt.check.report import Report
-from mopt.check.scope import Scope
+from mopt.check.surroundings import FAILED, Failed, Site, Surroundings
 from mopt.check.wording import expected, found, is_list, is_map
 from mopt.grammar import syntax
 from mopt.grammar.diagnostics import Label, nearest
-from mopt.grammar.source import Source, Span
-from mopt.plugin import Option, Registry
+from mopt.plugin import Option
 from mopt.values import (
     DTYPES,
-    ByteSize,
     DataRef,
-    Duration,
     Location,
     LossRef,
     MetricRef,
@@ -33,70 +29,6 @@ from mopt.values import (
     Ratio,
     TensorType,
 )
-
-
-class _Failed:
-    """The value could not be made; why is in the report."""
-
-
-FAILED: Final = _Failed()
-
-
-@dataclass
-class Surroundings:
-    """What values are read against.
-
-    Attributes:
-        choices: for each `any(…)` in force, by identity, the alternative that this variant takes; None where
-            nothing can be varied.
-    """
-
-    scope: Scope
-    report: Report
-    registry: Registry
-    references: References
-    bases: Mapping[Source, Path]
-    root: Path
-    choices: Mapping[int, int] | None = None
-    builtins: dict[tuple[str, str], Span] = field(default_factory=dict)
-
-    def chosen(self, value: syntax.Value) -> syntax.Value:
-        """Return the alternative that this variant takes, where it takes one."""
-        if isinstance(value, syntax.AnyValue) and value.alternatives and self.choices and id(value) in self.choices:
-            return value.alternatives[self.choices[id(value)]]
-        return value
-
-    def base(self, node: syntax.Node) -> Path:
-        """Return the folder that paths written at a place are relative to."""
-        return self.bases.get(node.span.source, self.root)
-
-
-@dataclass(frozen=True)
-class Site:
-    """The option a value is for, and the parameter it came through."""
-
-    what: str
-    minimum: float | None = None
-    maximum: float | None = None
-    via: syntax.Reference | None = None
-
-    def error(
-        self,
-        report: Report,
-        code: str,
-        message: str,
-        node: syntax.Node,
-        label: str,
-        secondary: Sequence[Label] = (),
-        help: str | None = None,
-    ) -> _Failed:
-        """Report a value; one that came through a parameter is shown where the parameter is used."""
-        if self.via is None:
-            report.error(code, message, node.span, label, secondary=secondary, help=help)
-        else:
-            more = [Label(node.span, f"the value of `{self.via.text}`"), *secondary]
-            report.error(code, message, self.via.span, label, secondary=more, help=help)
-        return FAILED
 
 
 def coerce_option(node: syntax.Value, option: Option, owner: str, around: Surroundings) -> Any:
@@ -115,7 +47,7 @@ class Coercion:
     def value(self, node: syntax.Value, annotation: Any, site: Site) -> Any:
         """Return `node` as a value of the annotated type, or `FAILED` after a report."""
         resolved = self._resolve(node, annotation, site)
-        if isinstance(resolved, _Failed):
+        if isinstance(resolved, Failed):
             return FAILED
         node, site = resolved
         origin = typing.get_origin(annotation)
@@ -129,7 +61,7 @@ class Coercion:
             return self._map(node, annotation, site)
         return self._scalar(node, annotation, site)
 
-    def _resolve(self, node: syntax.Value, annotation: Any, site: Site) -> tuple[syntax.Value, Site] | _Failed:
+    def _resolve(self, node: syntax.Value, annotation: Any, site: Site) -> tuple[syntax.Value, Site] | Failed:
         """Follow parameters and take the alternative of this variant."""
         while True:
             if isinstance(node, syntax.AnyValue):
@@ -158,7 +90,7 @@ class Coercion:
                     continue
             return node, site
 
-    def _mismatch(self, node: syntax.Value, annotation: Any, site: Site, help: str | None = None) -> _Failed:
+    def _mismatch(self, node: syntax.Value, annotation: Any, site: Site, help: str | None = None) -> Failed:
         wanted = expected(annotation)
         return site.error(
             self._report,
@@ -166,7 +98,7 @@ class Coercion:
             f"{site.what} takes {wanted}",
             node,
             f"found {found(node)}",
-            help=help or _hint(node, annotation),
+            help=help or hint(node, annotation),
         )
 
     def _union(self, node: syntax.Value, annotation: Any, site: Site) -> Any:
@@ -182,8 +114,8 @@ class Coercion:
             return self._mismatch(node, annotation, site)
         for arm in fitting[:-1]:
             trial = Report()
-            result = Coercion(_with_report(self._around, trial)).value(node, arm, site)
-            if not isinstance(result, _Failed):
+            result = Coercion(replace(self._around, report=trial)).value(node, arm, site)
+            if not isinstance(result, Failed):
                 self._report.add(trial.diagnostics)
                 return result
         return self.value(node, fitting[-1], site)
@@ -213,7 +145,7 @@ class Coercion:
             if fixed or is_list(inner) or not fits(node, inner, self._around.scope):
                 return self._mismatch(node, annotation, site)
             one = self.value(node, inner, site)  # a single value does for a list of one
-            return one if isinstance(one, _Failed) else make([one])
+            return one if isinstance(one, Failed) else make([one])
         if fixed and len(node.items) != len(arguments):
             return site.error(
                 self._report,
@@ -224,7 +156,7 @@ class Coercion:
             )
         types_ = arguments if fixed else [inner] * len(node.items)
         values = [self.value(item, type_, site) for item, type_ in zip(node.items, types_, strict=True)]
-        return FAILED if any(isinstance(one, _Failed) for one in values) else make(values)
+        return FAILED if any(isinstance(one, Failed) for one in values) else make(values)
 
     def _map(self, node: syntax.Value, annotation: Any, site: Site) -> Any:
         if not isinstance(node, syntax.MapValue):
@@ -242,7 +174,7 @@ class Coercion:
                 failed = True
             seen[key] = entry
             result[key] = self.value(entry.value, inner, site)
-            failed = failed or isinstance(result[key], _Failed)
+            failed = failed or isinstance(result[key], Failed)
         return FAILED if failed else result
 
     def _scalar(self, node: syntax.Value, annotation: Any, site: Site) -> Any:
@@ -286,7 +218,7 @@ class Coercion:
             code = "E0304"
             low, high = (0.0 if low is None else low), (1.0 if high is None else high)
         if (low is not None and value < low) or (high is not None and value > high):
-            bounds = _bounds(annotation, low, high)
+            bounds = bounds_text(annotation, low, high)
             return site.error(self._report, code, f"{site.what} must be {bounds}", node, f"found {found(node)}")
         return value
 
@@ -340,94 +272,3 @@ class Coercion:
             case syntax.Reference():
                 return self._around.references.anything(node, site, self._around)
         return constants.plain(node)
-
-
-def choice_names(annotation: Any) -> frozenset[str]:
-    """Return the symbols that an annotation has as choices, in any of its parts."""
-    arguments = typing.get_args(annotation)
-    if typing.get_origin(annotation) is typing.Literal:
-        return frozenset(str(choice) for choice in arguments)
-    return frozenset(name for one in arguments if one is not Ellipsis for name in choice_names(one))
-
-
-def fits(node: syntax.Value, annotation: Any, scope: Scope) -> bool:
-    """Say whether a value has the form of a type; whether it is a right one is another matter."""
-    origin = typing.get_origin(annotation)
-    if annotation in (Any, object):
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(node, arm, scope) for arm in typing.get_args(annotation))
-    if origin is typing.Literal:
-        choices = typing.get_args(annotation)
-        if isinstance(node, syntax.Reference | syntax.String):
-            text = node.value if isinstance(node, syntax.String) else node.text
-            return text in choices
-        return isinstance(node, syntax.Number | syntax.Boolean) and any(
-            node.value == choice and type(node.value) is type(choice) for choice in choices
-        )
-    if is_list(annotation):
-        if isinstance(node, syntax.ListValue):
-            return True
-        arguments = typing.get_args(annotation)
-        return bool(arguments) and not is_list(arguments[0]) and fits(node, arguments[0], scope)
-    if is_map(annotation):
-        return isinstance(node, syntax.MapValue)
-    if isinstance(node, syntax.AnyValue):
-        return True
-    if isinstance(node, syntax.Reference):
-        symbol = scope.get(node.parts[0].text)
-        if symbol and isinstance(symbol.node, syntax.Param) and len(node.parts) == 1 and node.slice is None:
-            return True
-        return annotation in (DataRef, ModelRef, LossRef, MetricRef) or hasattr(annotation, "from_syntax")
-    if isinstance(node, syntax.Number):
-        kind = constants.kind(node)
-        return annotation in {
-            "whole number": (int, float),
-            "number": (float,),
-            "ratio": (Ratio, float),
-            "duration": (Duration,),
-            "size": (ByteSize,),
-        }.get(kind, ())
-    if isinstance(node, syntax.String):
-        if annotation is PythonRef:
-            return True
-        return annotation in (str, Location) or hasattr(annotation, "from_syntax")
-    return (isinstance(node, syntax.Boolean) and annotation is bool) or (
-        (isinstance(node, syntax.NofM) and annotation is NofM)
-        or (isinstance(node, syntax.TensorValue) and annotation is TensorType)
-    )
-
-
-def _hint(node: syntax.Value, annotation: Any) -> str | None:
-    if is_list(annotation) and typing.get_args(annotation):
-        annotation = typing.get_args(annotation)[0]
-    if isinstance(node, syntax.Number) and annotation is Ratio and not node.unit:
-        percent = f"{float(node.value) * 100:.12g}" if 0 < node.value <= 1 else f"{node.value:.12g}"
-        return f"a ratio is written with a percent sign: `{percent}%`"
-    if isinstance(node, syntax.Number) and annotation in (Duration, ByteSize) and not node.unit:
-        return f"give its unit: `{node.text}{'ms' if annotation is Duration else 'MiB'}`, say"
-    if isinstance(node, syntax.Reference) and annotation in (str, Location, PythonRef):
-        return f'texts are quoted: `"{node.text}"`'
-    return None
-
-
-def _bounds(annotation: Any, low: float | None, high: float | None) -> str:
-    def text(bound: float) -> str:
-        return str(annotation(bound)) if annotation is not float else f"{bound:.12g}"
-
-    if low is not None and high is not None:
-        return f"between {text(low)} and {text(high)}"
-    return f"at least {text(low)}" if low is not None else f"at most {text(typing.cast(float, high))}"
-
-
-def _with_report(around: Surroundings, report: Report) -> Surroundings:
-    return Surroundings(
-        around.scope,
-        report,
-        around.registry,
-        around.references,
-        around.bases,
-        around.root,
-        around.choices,
-        around.builtins,
-    )

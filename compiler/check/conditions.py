@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from mopt import recipe
 from mopt.check import constants
-from mopt.check.coerce import Site, Surroundings
 from mopt.check.measures import DIMENSION_WORDS, MEASURES, Dimension
 from mopt.check.scope import KIND_WORDS
+from mopt.check.surroundings import Site, Surroundings
 from mopt.check.variants import references_of
 from mopt.grammar import syntax
 from mopt.grammar.diagnostics import Label, nearest

@@ -5,16 +5,13 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mopt.check.report import Report
+from mopt.check.surroundings import FAILED, Site
 from mopt.grammar import syntax
 from mopt.grammar.diagnostics import nearest
 from mopt.grammar.source import Span
 from mopt.values import Location, LocationError, PythonRef
-
-if TYPE_CHECKING:
-    from mopt.check.coerce import Site
 
 _PYTHON = re.compile(r"(?P<file>.*\.py):(?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)", re.DOTALL)
 
@@ -26,7 +23,6 @@ def is_python_reference(text: str) -> bool:
 
 def python_reference(node: syntax.String, base: Path, site: Site, report: Report) -> object:
     """Return `"file.py:name"` taken apart, or `FAILED`."""
-    from mopt.check.coerce import FAILED
 
     match = _PYTHON.fullmatch(node.value)
     if match is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from mopt.check.coerce import Surroundings
 from mopt.check.conditions import Conditions
 from mopt.check.orders import Chain
 from mopt.check.plugins import find_class, instantiate
 from mopt.check.references import Variant
 from mopt.check.scope import KIND_WORDS, Symbol
+from mopt.check.surroundings import Surroundings
 from mopt.check.variants import MAX_VARIANTS, Alternatives, Choice, Taken, combinations, expand
 from mopt.grammar import syntax
 from mopt.grammar.diagnostics import Label

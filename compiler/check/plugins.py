@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mopt.check.coerce import FAILED, Surroundings, coerce_option
+from mopt.check.coerce import coerce_option
 from mopt.check.references import closest_pass
 from mopt.check.report import Report
+from mopt.check.surroundings import FAILED, Surroundings
 from mopt.check.wording import expected
 from mopt.grammar import syntax
 from mopt.grammar.diagnostics import Label, nearest

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mopt.check.scope import KIND_WORDS, Scope, Symbol
+from mopt.check.surroundings import FAILED, Failed, Site, Surroundings
+from mopt.check.wording import found
 from mopt.grammar import syntax
 from mopt.grammar.diagnostics import nearest
 from mopt.grammar.format import value_text
 from mopt.values import DataRef, LossRef, MetricRef, ModelRef
-
-if TYPE_CHECKING:
-    from mopt.check.coerce import Site, Surroundings, _Failed
 
 _GROUPS = {"loss": "losses", "metric": "metrics"}
 
@@ -47,7 +46,7 @@ class References:
             return None
         return self._overridden.get(symbol.name, symbol.node.value)
 
-    def data(self, node: syntax.Value, site: Site, around: Surroundings) -> DataRef | _Failed:
+    def data(self, node: syntax.Value, site: Site, around: Surroundings) -> DataRef | Failed:
         """Resolve `NAME`, `NAME.SPLIT` or `NAME.SPLIT[a:b]`."""
         symbol = self._symbol(node, ("data",), "data", site, around)
         if not isinstance(symbol, Symbol):
@@ -65,7 +64,7 @@ class References:
         start = self._bound(node.slice.start, site, around)
         stop = self._bound(node.slice.stop, site, around)
         if start is False or stop is False:
-            return _failed()
+            return FAILED
         if stop is not None and stop <= (start or 0):
             message = f"`{value_text(node)}` is empty"
             return site.error(around.report, "E0309", message, node.slice, "the end must lie behind the start")
@@ -94,7 +93,7 @@ class References:
         )
         return False
 
-    def model(self, node: syntax.Value, site: Site, around: Surroundings) -> ModelRef | _Failed:
+    def model(self, node: syntax.Value, site: Site, around: Surroundings) -> ModelRef | Failed:
         """Resolve a model or an earlier pipeline."""
         symbol = self._symbol(node, ("model", "pipeline"), "a model or a pipeline", site, around)
         if not isinstance(symbol, Symbol):
@@ -105,7 +104,7 @@ class References:
         if symbol.kind == "model":
             return ModelRef(symbol.name)
         name = self.variant(symbol, node, site, around)
-        return ModelRef(name) if name is not None else _failed()
+        return ModelRef(name) if name is not None else FAILED
 
     def variant(self, symbol: Symbol, node: syntax.Reference, site: Site, around: Surroundings) -> str | None:
         """Return the name of the expansion of a pipeline that a reference means."""
@@ -143,7 +142,7 @@ class References:
             name = node.text
             for one in kinds:
                 if around.registry.has(_GROUPS[one], name) and node.slice is None:
-                    return make(name) if self.use_builtin(one, name, node) else _failed()
+                    return make(name) if self.use_builtin(one, name, node) else FAILED
         builtin = [name for one in kinds for name in around.registry.names(_GROUPS[one])]
         symbol = self._symbol(node, kinds, KIND_WORDS[kind], site, around, builtin)
         if not isinstance(symbol, Symbol):
@@ -158,7 +157,7 @@ class References:
         symbol = self._scope.get(node.parts[0].text)
         if symbol is None:
             if self._scope.may_exist(node.parts[0].text):
-                return _failed()
+                return FAILED
             label = self._scope.suggestion(node.parts[0].text, ("param", "data", "model", "pipeline", "loss", "metric"))
             return site.error(
                 around.report,
@@ -184,16 +183,14 @@ class References:
         site: Site,
         around: Surroundings,
         builtin: list[str] | None = None,
-    ) -> Symbol | _Failed:
-        from mopt.check.wording import found
-
+    ) -> Symbol | Failed:
         if not isinstance(node, syntax.Reference):
             return site.error(around.report, "E0301", f"{site.what} takes {wanted}", node, f"found {found(node)}")
         name = node.parts[0].text
         symbol = self._scope.get(name)
         if symbol is None:
             if self._scope.may_exist(name):
-                return _failed()
+                return FAILED
             label = self._scope.suggestion(name, kinds, builtin or ())
             return site.error(around.report, "E0201", f"no {_bare(wanted)} is called `{name}`", node.parts[0], label)
         if symbol.kind not in kinds:
@@ -202,7 +199,7 @@ class References:
 
     def _wrong_kind(
         self, node: syntax.Reference, symbol: Symbol, wanted: str, site: Site, around: Surroundings
-    ) -> _Failed:
+    ) -> Failed:
         return site.error(
             around.report,
             "E0306",
@@ -212,7 +209,7 @@ class References:
             [symbol.label],
         )
 
-    def _undivided(self, node: syntax.Reference, symbol: Symbol, site: Site, around: Surroundings) -> _Failed:
+    def _undivided(self, node: syntax.Reference, symbol: Symbol, site: Site, around: Surroundings) -> Failed:
         word = KIND_WORDS[symbol.kind]
         message = f"`{symbol.name}` is {word} and has no parts"
         return site.error(around.report, "E0306", message, node, f"write `{symbol.name}`", [symbol.label])
@@ -220,12 +217,6 @@ class References:
 
 def _bare(words: str) -> str:
     return {"data": "data set"}.get(words, words.removeprefix("a ").replace(" or a ", " or "))
-
-
-def _failed() -> _Failed:
-    from mopt.check.coerce import FAILED
-
-    return FAILED
 
 
 def closest_pass(name: str, known: tuple[str, ...]) -> str | None:

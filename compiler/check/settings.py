@@ -12,7 +12,7 @@ from mopt.plugin import option
 from mopt.values import DataRef, Globs, MetricRef
 
 if TYPE_CHECKING:
-    from mopt.check.coerce import Site, Surroundings
+    from mopt.check.surroundings import Site, Surroundings
 
 
 class TargetName(str):

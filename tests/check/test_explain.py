@@ -19,7 +19,7 @@ ABOUT_FILES = {"E0001", "E0002", "E0003", "E0004"}
 def test_page(code, fakes, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
     text = explain(code)
-    assert text.startswith(f"# {code}: {CATALOGUE[code].title}\n")
+    assert text.startswith(f"# {code}: {CATALOGUE[code]}\n")
     blocks = BLOCK.findall(text)
     if code in ABOUT_FILES:
         assert not blocks
