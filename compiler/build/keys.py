@@ -17,13 +17,31 @@ from mopt.store.files import digest_of
 from mopt.values import DataRef, LossRef, MetricRef, ModelRef
 
 
-@functools.cache
+_SHARED = ("ir", "rewrite", "analysis")
+"""The parts of mopt that every pass, source and target stands on."""
+
+
 def _implementation(cls: type) -> str:
-    """Digest the file a plug-in lives in, so that editing a plug-in never serves its old results."""
+    """Digest the code behind a plug-in, so that editing it never serves its old results.
+
+    That is the folder of Python files it lives in, with those below, and for mopt's own the parts they stand on.
+    """
     try:
-        return digest_of(Path(inspect.getfile(cls)).read_text(encoding="utf-8"))
+        folder = Path(inspect.getfile(cls)).resolve().parent
     except (OSError, TypeError):
         return "unknown"
+    shared = [_folder(Path(mopt.__file__).resolve().parent / part) for part in _SHARED]
+    own = cls.__module__.partition(".")[0] == "mopt"
+    return digest_of([_folder(folder), *(shared if own else ())])
+
+
+@functools.cache
+def _folder(folder: Path) -> str:
+    return digest_of([[str(path.relative_to(folder)), path.read_text(encoding="utf-8")] for path in _python(folder)])
+
+
+def _python(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if path.is_file())
 
 
 class Keys:

@@ -126,7 +126,12 @@ class Weight:
         if dtype.is_floating_point():
             return any(self._holds_data(node, index) for node, index in self.users)
         if dtype.is_integer():
-            return any(index in _QUANTIZED_INPUTS.get(node.op_type, ()) for node, index in self.users)
+            return any(
+                index in _QUANTIZED_INPUTS.get(node.op_type, ())
+                # A table of bytes that rows are looked up in is a quantised embedding; one of wide integers is not.
+                or (node.op_type == "Gather" and index == 0 and dtype.bitwidth <= 8 and len(self.shape) > 1)
+                for node, index in self.users
+            )
         return False
 
     def _holds_data(self, node: ir.Node, index: int) -> bool:
