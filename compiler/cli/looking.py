@@ -16,9 +16,10 @@ REFERENCE = (
 @click.command("show", epilog=REFERENCE)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--graph", is_flag=True, help="Print every node in the text form.")
+@click.option("--all", "show_all", is_flag=True, help="Fold nothing.")
 @click.option("--bind", multiple=True, metavar="DIM=SIZE", help="Size of a dynamic dimension, for MACs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show_command(model: Path, graph: bool, bind: tuple[str, ...], as_json: bool) -> int:
+def show_command(model: Path, graph: bool, show_all: bool, bind: tuple[str, ...], as_json: bool) -> int:
     """Show what MODEL is made of: interface, operators, cost, weights."""
     from mopt.cli.building import _size, overrides
     from mopt.driver.references import load_reference
@@ -32,13 +33,13 @@ def show_command(model: Path, graph: bool, bind: tuple[str, ...], as_json: bool)
     from mopt.show import render_terminal, show
 
     sizes = {name: _size(name, text) for name, text in overrides(bind, "--bind").items()}
-    summary = show(module, bindings=sizes or None)
+    summary = show(module, bindings=sizes or None, label=str(model))
     if as_json:
         print(json.dumps(summary.to_json(), ensure_ascii=False, indent=1))
         return 0
     from rich.console import Console
 
-    render_terminal(summary, Console(highlight=False))
+    render_terminal(summary, Console(highlight=False), all=show_all)
     return 0
 
 
@@ -53,7 +54,8 @@ def diff_command(before: Path, after: Path, show_all: bool, no_weights: bool, as
     from mopt.diff import diff, render_terminal
     from mopt.driver.references import load_reference
 
-    found = diff(load_reference(before), load_reference(after), weights=not no_weights)
+    labels = (str(before), str(after))
+    found = diff(load_reference(before), load_reference(after), weights=not no_weights, labels=labels)
     if as_json:
         print(json.dumps(found.to_json(), ensure_ascii=False, indent=1))
         return 0

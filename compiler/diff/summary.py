@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mopt.diff.model import Diff, Group
-from mopt.show.quantities import MINUS, change, plural
+from mopt.rendering.quantities import MINUS, change, plural
 
 
 def summary(diff: Diff) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from mopt.diff.model import Diff, Group, InterfaceChange, NodeChange, Operator, WeightChange, WeightFacts
-from mopt.show.page import Column, Page, Table, clean, shorten
-from mopt.show.quantities import change, count, magnitude, plural, share, size, small
+from mopt.rendering.page import Column, Page, Table, clean, shorten
+from mopt.rendering.quantities import change, count, magnitude, plural, share, size, small
 
 if TYPE_CHECKING:
     from rich.console import Console

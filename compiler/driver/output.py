@@ -77,7 +77,7 @@ class Output:
                 summary = ""
                 before = executor.outcome(step.parent).snapshot
                 if outcome.snapshot is not None and before is not None and outcome.modified:
-                    summary = self._diff(name, f"{number}-{step.operation.name}", before, outcome.snapshot)
+                    summary = self._diff(name, number, step.operation.name, before, outcome.snapshot)
                 reports.append(
                     StepReport(
                         label=f"{name}@{number}",
@@ -115,22 +115,23 @@ class Output:
             }
         write_json(self.folder / MANIFEST, manifest, indent=1)
 
-    def _diff(self, pipeline: str, label: str, before: str, after: str) -> str:
+    def _diff(self, pipeline: str, number: int, operation: str, before: str, after: str) -> str:
         """Write the diff of a step as JSON and text; return its one-line summary."""
         import mopt
 
-        key = digest_of(["diff", mopt.__version__, before, after])
+        labels = (f"before {operation}", f"after {operation}")
+        key = digest_of(["diff", mopt.__version__, operation, before, after])
         record = self._store.record("diffs", key)
         if record is None:
             from mopt.diff import diff, render_terminal
             from rich.console import Console
 
-            found = diff(self._store.get_module(before), self._store.get_module(after))
+            found = diff(self._store.get_module(before), self._store.get_module(after), labels=labels, step=operation)
             console = Console(record=True, width=120, file=io.StringIO(), color_system=None)
             render_terminal(found, console)
             record = {"summary": found.summary(), "json": found.to_json(), "text": console.export_text()}
             self._store.put_record("diffs", key, record)
-        folder = self.folder / _file_name(pipeline) / "diff"
+        folder, label = self.folder / _file_name(pipeline) / "diff", f"{number}-{operation}"
         write_json(folder / f"{label}.json", record["json"], indent=1)
         write_atomically(folder / f"{label}.txt", record["text"].encode())
         return str(record["summary"])

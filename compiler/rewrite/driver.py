@@ -63,6 +63,8 @@ class _Sweep:
         self.module, self.by, self.trace = module, by, trace
         self.removed_initializers = 0
         self._drop_dead(nested_nodes(module.graph))
+        if self.dead:
+            module.touch()
         self.view = View(module, max_growth=max_growth)
         self.everywhere = [rule for rule in rules if not rule.anchors]
         self.by_operator: dict[str, list[Rule]] = {}
@@ -94,6 +96,8 @@ class _Sweep:
         if node.domain in ("", "ai.onnx"):
             candidates = self.by_operator.get(node.op_type, self.everywhere)
         for rule in candidates:
+            if rule.after and not self.view.follows(node, rule.after):
+                continue
             found = rule.match(self.view, node)
             if isinstance(found, Miss):
                 continue
@@ -118,6 +122,7 @@ class _Sweep:
             near.extend(use.node for use in value.uses())
         for node in replacement.removed:
             near.extend(parent for parent in node.predecessors())
+        self.view.forget(near)
         removed = tuple(node.name or node.op_type for node in replacement.removed)
         self.trace.applied.append(Applied(rule.name, removed, tuple(node.name or node.op_type for node in added)))
         self._drop_dead([*replacement.removed])

@@ -47,12 +47,14 @@ class Rule:
     Class attributes:
         name: unique among the rules, in the words of the field: `fold-batchnorm`.
         anchors: operators of the default domain at which `match` is tried; empty: every node.
+        after: operators of which one must stand directly before the anchor in the dataflow view; empty: any may.
         opset: the lowest version of the default operator set under which its result is valid.
         algebra: the identity it applies, one line.
     """
 
     name: ClassVar[str]
     anchors: ClassVar[tuple[str, ...]] = ()
+    after: ClassVar[tuple[str, ...]] = ()
     opset: ClassVar[int] = 1
     algebra: ClassVar[str] = ""
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class View:
     """The index over a module that rules match against, derived once per sweep of the driver.
 
-    The networkx dataflow graph (`graph`) is as old as the sweep; uses, producers and constants are read live off
-    the IR, so a rule's conditions hold at the moment it is applied. Shapes and contents of new nodes are added as
+    Candidates are chosen on the networkx dataflow graph, which is as old as the sweep; uses, producers and constants
+    are then read live off the IR, so that a rule's conditions hold at the moment it is applied. Shapes and contents of new nodes are added as
     they come.
 
     Args:
@@ -38,6 +38,9 @@ class View:
         self._counter = itertools.count()
         self._twins: dict[ir.Value, ir.Value] | None = None
         self._positions: dict[ir.Node, int] | None = None
+        self._before: dict[ir.Node, frozenset[str]] = {}
+        for inner in nested_graphs(module.graph):
+            self._index(module.dataflow(inner))
 
     @property
     def opset(self) -> int:
@@ -48,6 +51,24 @@ class View:
     def graph(self) -> networkx.MultiDiGraph:
         """The dataflow view of the main graph, as `mopt.ir.dataflow` describes it."""
         return self.module.dataflow()
+
+    def _index(self, graph: networkx.MultiDiGraph) -> None:
+        for vertex, kind in graph.nodes(data="kind"):
+            if kind == "node":
+                self._before[vertex] = frozenset(filter(None, map(_operator, graph.predecessors(vertex))))
+
+    def follows(self, node: ir.Node, operators: Sequence[str]) -> bool:
+        """Say whether one of the operators stands directly before a node in the dataflow view.
+
+        True also for a node that came in, or whose surroundings changed, since the view was derived.
+        """
+        before = self._before.get(node)
+        return before is None or not before.isdisjoint(operators)
+
+    def forget(self, nodes: Iterable[ir.Node]) -> None:
+        """Say that the surroundings of nodes changed: the dataflow view is no longer asked about them."""
+        for node in nodes:
+            self._before.pop(node, None)
 
     # --- use-def chains, live
 
@@ -189,6 +210,14 @@ class View:
             name = self.name(f"{output.name or 'value'}_new") if output.name else ""
             results.append(ir.Value(name=name, type=output.type, shape=output.shape))
         return ir.Node(node.domain, node.op_type, inputs, kept, outputs=results, name=node.name)
+
+
+def _operator(vertex: object) -> str | None:
+    if isinstance(vertex, ir.Node):
+        return vertex.op_type
+    # What an inner graph captures is a value there; the node that computes it stands in an outer graph.
+    producer = vertex.producer() if isinstance(vertex, ir.Value) else None
+    return None if producer is None else producer.op_type
 
 
 def _values(graph: ir.Graph) -> Iterable[ir.Value]:

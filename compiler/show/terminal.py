@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mopt.diff.model import TensorFacts, WeightFacts
-from mopt.show.page import Column, Page, Table, clean
-from mopt.show.quantities import count, magnitude, plural, share, size
+from mopt.rendering.page import Column, Page, Table, clean
+from mopt.rendering.quantities import count, magnitude, plural, share, size
 
 if TYPE_CHECKING:
     from mopt.show.summary import ModelSummary, NodeFacts

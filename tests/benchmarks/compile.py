@@ -114,7 +114,8 @@ def main() -> None:
         results["check"] = check_long_recipe(folder)
         print(json.dumps(results["check"]), flush=True)
         results["warm"] = [
-            warm_compile(recipe, folder / Path(recipe).stem) for recipe in ("recipes/quickstart.mopt", "recipes/ocr.mopt")
+            warm_compile(recipe, folder / Path(recipe).stem)
+            for recipe in ("recipes/quickstart.mopt", "recipes/ocr.mopt")
         ]
         print(json.dumps(results["warm"]), flush=True)
         results["identical"] = identical("recipes/ocr.mopt", folder, options.compiles)

@@ -10,7 +10,8 @@ Nodes are those of the main graph and of all graphs inside it. Constants are not
 package consist of them). They are listed beside the count, and so is the file's size, which shows what writing them
 out costs. `mopt-written-out` writes them out as the peers do (`simplify(max_growth=1GiB)`).
 
-Seconds are from file to file, imports and a first tiny model excluded, the best of up to five runs (other processes only ever add to it).
+Seconds are from file to file, imports and a first tiny model excluded, the best of up to five runs (other processes
+only ever add to it).
 Errors are relative to the range of each output, over all sizes; `varies` is whether every output really depends on
 the input there. Exit status 1 if simplify() falls behind: more nodes than the better peer, an output further off
 than 1e-4, a file that is invalid or does not load, or more time than both peers together.

@@ -24,7 +24,8 @@ CASES = [
     "y = ReduceMean <axes = [2, -1], keepdims = 0> (x)",
     "y = ArgMax <axis = 2> (x)",
     "y, z = Split <axis = 1> (d)  ",
-    "a = Constant <value = int64[2] {1, -2}> () b = Constant <value = int64[2] {9223372036854775807, 9223372036854775807}> () "
+    "a = Constant <value = int64[2] {1, -2}> () "
+    "b = Constant <value = int64[2] {9223372036854775807, 9223372036854775807}> () "
     "j = Constant <value = int64[2] {2, 1}> () y = Slice (x, a, b, j)",
     "p = Constant <value = int64[8] {0, 0, 1, 2, 0, 0, 3, 4}> () y = Pad (x, p)",
     "r = Constant <value = int64[4] {2, 1, 3, 1}> () y = Tile (x, r)",

@@ -21,6 +21,7 @@ class AbsorbAffine(Rule):
 
     name = "absorb-affine"
     anchors = LINEAR
+    after = ("BatchNormalization", *ARITHMETIC)
     algebra = "W (s · x + t) + b = (W s) x + (W t + b)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:

@@ -71,6 +71,7 @@ class FuseHardSigmoid(Rule):
 
     name = "fuse-hardsigmoid"
     anchors = ("Mul", "Div")
+    after = ("Clip",)
     opset = 6
     algebra = "clip(x + b, 0, m) / m = HardSigmoid(x; α = 1/m, β = b/m) = max(0, min(1, α x + β))"
 
@@ -105,6 +106,7 @@ class FuseScaledClip(Rule):
 
     name = "fuse-hardswish-arithmetic"
     anchors = ("Mul", "Div")
+    after = ("Mul",)
     opset = 6
     algebra = "(y · clip(x + b, 0, m)) / m = y · HardSigmoid(x; 1/m, b/m)"
 
@@ -146,6 +148,7 @@ class FuseHardSwish(Rule):
 
     name = "fuse-hardswish"
     anchors = ("Mul",)
+    after = ("HardSigmoid",)
     opset = 14
     algebra = "x · HardSigmoid(x; 1/6, 1/2) = HardSwish(x)"
 
@@ -175,6 +178,7 @@ class MergeClips(Rule):
 
     name = "merge-clips"
     anchors = ("Clip", "Relu")
+    after = ("Clip", "Relu")
     opset = 11
     algebra = "clip(clip(x, a, b), c, d) = clip(x, max(a, c), min(max(b, c), d)) for overlapping intervals"
 
@@ -215,6 +219,7 @@ class FuseGelu(Rule):
 
     name = "fuse-gelu"
     anchors = ("Mul",)
+    after = ("Mul", "Add")
     opset = 20
     algebra = "x · (erf(x / √2) + 1) · ½ = Gelu(x)"
 

@@ -14,6 +14,7 @@ class MergeAffine(Rule):
 
     name = "merge-affine"
     anchors = ("BatchNormalization", *ARITHMETIC)
+    after = ("BatchNormalization", *ARITHMETIC)
     algebra = "s (γ x + β) + t = (s γ) x + (s β + t);  (x · a) · b = x · (a b);  (x + a) + b = x + (a + b)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
@@ -91,6 +92,7 @@ class ScalePastShift(Rule):
 
     name = "scale-past-shift"
     anchors = ("Add",)
+    after = ("Mul", "Div")
     algebra = "s · x + t = s · (x + t / s)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:

@@ -189,6 +189,7 @@ class FoldFill(Rule):
 
     name = "fold-fill"
     anchors = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Slice", "Identity")
+    after = ("ConstantOfShape",)
     algebra = "Reshape(ConstantOfShape(s; c), t) = ConstantOfShape(t; c)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:

@@ -18,6 +18,7 @@ class FoldAffine(Rule):
 
     name = "fold-affine"
     anchors = ("BatchNormalization", *ARITHMETIC)
+    after = LINEAR
     algebra = "s · (W x + b) + t = (s W) x + (s b + t)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:

@@ -16,6 +16,7 @@ class FuseLayerNorm(Rule):
 
     name = "fuse-layernorm"
     anchors = ("Add",)
+    after = ("Mul",)
     opset = 17
     algebra = "γ (x - E[x]) / √(E[(x - E[x])²] + ε) + β = LayerNormalization(x, γ, β; ε)"
 
@@ -79,6 +80,7 @@ class FuseSoftmax(Rule):
 
     name = "fuse-softmax"
     anchors = ("Div",)
+    after = ("Exp",)
     opset = 13
     algebra = "exp(x) / Σ exp(x) = Softmax(x)"
 

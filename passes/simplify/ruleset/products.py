@@ -14,6 +14,7 @@ class FoldPad(Rule):
 
     name = "fold-pad"
     anchors = ("Conv",)
+    after = ("Pad",)
     algebra = "Conv(Pad(x; p)) = Conv(x; pads + p)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
@@ -52,6 +53,7 @@ class MatMulToGemm(Rule):
 
     name = "matmul-add-to-gemm"
     anchors = ("Add",)
+    after = ("MatMul",)
     opset = 7
     algebra = "A B + c = Gemm(A, B, c)"
 

@@ -50,6 +50,7 @@ class KeepReducedDims(Rule):
 
     name = "keep-reduced-dims"
     anchors = ("Unsqueeze", "Squeeze")
+    after = (*_REDUCTIONS, "ArgMax", "ArgMin")
     algebra = "Unsqueeze(ReduceMean(x; a, keepdims=0); a) = ReduceMean(x; a, keepdims=1)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:

@@ -84,6 +84,7 @@ class MergeReshapes(Rule):
 
     name = "merge-reshapes"
     anchors = (*REGROUPING, "Transpose")
+    after = (*REGROUPING, "Transpose")
     algebra = "Reshape(Reshape(x, s), t) = Reshape(x, t)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
@@ -202,6 +203,7 @@ class MergeTransposes(Rule):
 
     name = "merge-transposes"
     anchors = ("Transpose",)
+    after = ("Transpose",)
     algebra = "Transpose(Transpose(x; p); q) = Transpose(x; p[q])"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
@@ -246,6 +248,7 @@ class TransposeIntoGemm(Rule):
 
     name = "transpose-into-gemm"
     anchors = ("Gemm",)
+    after = ("Transpose",)
     algebra = "Gemm(Aᵀ, B) = Gemm(A, B; transA=1)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:

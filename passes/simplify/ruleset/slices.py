@@ -15,6 +15,7 @@ class MergeSlices(Rule):
 
     name = "merge-slices"
     anchors = ("Slice",)
+    after = ("Slice",)
     algebra = "x[a:b, :][:, c:d] = x[a:b, c:d]"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
@@ -52,6 +53,7 @@ class MergeConcats(Rule):
 
     name = "merge-concats"
     anchors = ("Concat",)
+    after = ("Concat",)
     algebra = "Concat(Concat(a, b), c) = Concat(a, b, c)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
@@ -83,6 +85,7 @@ class GatherRangeToSlice(Rule):
 
     name = "gather-range-to-slice"
     anchors = ("Gather",)
+    after = ("Range",)
     opset = 10
     algebra = "Gather(x, Range(0, n, 1)) = x[0:n]"
 
@@ -121,6 +124,7 @@ class UnsqueezeIntoGather(Rule):
 
     name = "unsqueeze-into-gather"
     anchors = ("Unsqueeze",)
+    after = ("Gather",)
     algebra = "Unsqueeze(Gather(x, i; axis a); a) = Gather(x, [i]; axis a)"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:

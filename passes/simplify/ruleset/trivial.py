@@ -78,6 +78,7 @@ class MergeCasts(Rule):
 
     name = "merge-casts"
     anchors = ("Cast",)
+    after = ("Cast",)
     algebra = "Cast(Cast(x; to=T); to=U) = Cast(x; to=U) where T holds every value of x's type"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:
@@ -167,6 +168,7 @@ class AbsorbExpand(Rule):
 
     name = "absorb-expand"
     anchors = ("Add", "Sub", "Mul", "Div", "Pow", "Equal", "Less", "Greater", "And", "Or", "Where", "Min", "Max")
+    after = ("Expand",)
     algebra = "Expand(x, s) + y = x + y where y has shape s already"
 
     def match(self, view: View, node: ir.Node) -> Bindings | Miss:

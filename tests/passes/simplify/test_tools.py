@@ -185,7 +185,8 @@ def test_large_weights_and_fills_stay_behind_and_come_back():
     weight = rng.standard_normal((64, 64)).astype(np.float32)
     text = (
         "g (float[N, 64] x) => (float[N, 64] y) <float[64, 64] w = {" + ", ".join("0" for _ in range(64 * 64)) + "}, "
-        "int64[2] s = {64, 64}> { f = ConstantOfShape <value = float[1] {0.5}> (s) m = MatMul (x, w) y = MatMul (m, f) }"
+        "int64[2] s = {64, 64}> { f = ConstantOfShape <value = float[1] {0.5}> (s) m = MatMul (x, w) "
+        "y = MatMul (m, f) }"
     )
     module = from_proto(onnx.parser.parse_model(HEADER + text))
     next(item for item in module.weights() if item.name == "w").replace(weight)

@@ -1,0 +1,1 @@
+"""Numbers, tables and pages of text as people read them; knows nothing of models."""
