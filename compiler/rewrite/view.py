@@ -21,8 +21,8 @@ class View:
     """The index over a module that rules match against, derived once per sweep of the driver.
 
     Candidates are chosen on the networkx dataflow graph, which is as old as the sweep; uses, producers and constants
-    are then read live off the IR, so that a rule's conditions hold at the moment it is applied. Shapes and contents of new nodes are added as
-    they come.
+    are then read live off the IR, so that a rule's conditions hold at the moment it is applied. Shapes and contents
+    of new nodes are added as they come.
 
     Args:
         module: the module to look at.
