@@ -145,7 +145,10 @@ class Location:
         elif self.text.startswith("hf:"):
             path = _hub_path(self.text)
         else:
-            path = Path(self.base) / Path(self.text).expanduser()
+            try:
+                path = Path(self.base) / Path(self.text).expanduser()
+            except RuntimeError as error:  # `~nobody/model.onnx`
+                raise LocationError(f"`{self.text}`: {error}") from error
         if not path.exists():
             raise LocationError(f"`{self.text}`: nothing at {path}")
         return path
@@ -168,6 +171,9 @@ Globs = tuple[str, ...]
 
 def _package_path(text: str) -> Path:
     package, _, inner = text.removeprefix("pkg:").partition("/")
+    # Asking for `a.b` would import `a`: look the top package up, and go on by folders.
+    package, *deeper = package.split(".")
+    inner = "/".join([*deeper, inner])
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
