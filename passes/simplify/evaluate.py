@@ -69,6 +69,8 @@ def _by_onnxruntime(node: ir.Node, arrays: Sequence[Array | None], opset: int) -
         results = dict(zip([name for name in outputs if name], session.run(None, feeds), strict=True))
     except Exception as error:
         raise EvaluationError(str(error).splitlines()[0][:200]) from error
+    if any(not isinstance(result, np.ndarray) or result.dtype.kind == "O" for result in results.values()):
+        raise EvaluationError("it computes a sequence or text")
     return [results.get(name) for name in outputs]
 
 
