@@ -61,7 +61,13 @@ def retype(module: Module, inputs: Mapping[str, TensorType], what: str, seed: in
     _substitute(after, bound, loosened)
     order = [str(value.name) for value in after.graph.inputs if not value.is_initializer()]
     rename_inputs(after, [names.get(name, name) for name in order])
+    stored = {value.name: value.shape for value in after.graph.outputs}
     refresh_shapes(after)
+    for value in after.graph.outputs:
+        if value.shape is None and (shape := stored[value.name]) is not None:
+            # Inference lost track (behind a Reshape to a computed shape, say). What the file says still holds,
+            # except that a size which became dynamic may stand behind any of its fixed dimensions.
+            value.shape = ir.Shape([None if loosened else dim for dim in shape.dims])
     _substitute(after, bound, ())
     renamed = {names.get(name, name): name for name in order}
     note = _check(before, after, renamed, loosened, what, seed)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from mopt.ir import Module, from_proto, verify
+from mopt.ir import Module, from_proto, to_proto, verify
 from mopt.ir.interface import interface_changes, interface_of
 from mopt.ir.provenance import inherit
 from mopt.passes.simplify.tools.process import ToolError
@@ -49,7 +49,8 @@ def pack(module: Module, lift_above: int) -> Parcel:
         value.shape = ir.Shape(tensor.shape.numpy())
         light.graph.inputs.append(value)
     fills = _lift_fills(light.graph, lift_above)
-    return Parcel(ir.serde.serialize_model(light.model).SerializeToString(), lifted, fills)
+    # Weights may lie in files (a snapshot's do): the tool gets them in the model itself.
+    return Parcel(to_proto(light, provenance=True).SerializeToString(), lifted, fills)
 
 
 def _lift_fills(graph: ir.Graph, lift_above: int) -> dict[str, tuple[ir.TensorProtocol, ir.TensorProtocol]]:
