@@ -10,6 +10,7 @@ BUILTIN: Final[dict[str, dict[str, str]]] = {
         "convert.float16": "mopt.passes.convert.float16:Float16",
         "convert.opset": "mopt.passes.convert.opset:Opset",
         "prune.magnitude": "mopt.passes.prune.magnitude:Magnitude",
+        "prune.nm": "mopt.passes.prune.nm:NM",
         "quantize.dynamic": "mopt.passes.quantize.dynamic:Dynamic",
         "simplify": "mopt.passes.simplify.simplify:Simplify",
         "simplify.rules": "mopt.passes.simplify.rules:Rules",

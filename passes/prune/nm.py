@@ -1,0 +1,50 @@
+"""`prune.nm`: of every M weights along the summed axis at most N stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mopt.passes.contract import Context, Pass, PassResult, Sparsity
+from mopt.plugin import option, register
+from mopt.values import Globs, NofM
+
+if TYPE_CHECKING:
+    from mopt.ir import Module
+
+
+@register("prune.nm")
+@dataclass(frozen=True)
+class NM(Pass):
+    """Keep the N largest of every M consecutive weights along the axis that a product sums over.
+
+    That axis is what sparse kernels want (TensorRT, cuSPARSELt): the input channels of a `Conv`, for each output
+    channel and each position of the kernel; K of a `Gemm` or `MatMul`, for each output. Among equals the earlier
+    element goes first. Weights whose axis M does not divide, or which no such kernel reads (transposed convolutions,
+    recurrent layers), are left alone and named in a note.
+    """
+
+    pattern: NofM = option(NofM(2, 4), help="how many of how many neighbours stay")
+    only: Globs = option((), help="source layers or weight names to prune; none means all")
+    skip: Globs = option((), help="source layers or weight names to leave alone")
+
+    source: ClassVar[str] = "Mishra et al. 2021, Accelerating Sparse Deep Neural Networks (arXiv:2104.08378)"
+    gives: ClassVar[tuple[str, ...]] = ("sparsity",)
+
+    def run(self, module: Module, context: Context) -> PassResult:
+        """Prune `module` in place.
+
+        Raises:
+            PassError: the pattern keeps nothing or everything, nothing can be pruned, `only` matches nothing, or a
+                weight holds a NaN or an infinity.
+        """
+        del context
+        from mopt.passes.prune.nm_run import prune
+
+        return prune(module, self)
+
+    def promises(self, before: Module, after: Module) -> tuple[Sparsity, ...]:
+        """Promise, for every weight that was in scope, the share of zeros it has now."""
+        from mopt.passes.prune.nm_run import sparsity
+
+        return sparsity(before, after, self)
