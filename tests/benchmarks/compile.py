@@ -40,7 +40,7 @@ def mopt(*arguments: str, cwd: Path = ROOT) -> tuple[float, subprocess.Completed
 
 def warm_compile(recipe: str, folder: Path) -> dict[str, object]:
     """Compile once to fill the store, then time compiles that have nothing left to do."""
-    arguments = ["compile", recipe, "-q", "--store", str(folder / "store"), "-o", str(folder / "out")]
+    arguments = ["compile", recipe, "-q", "-t", "cpu", "--store", str(folder / "store"), "-o", str(folder / "out")]
     cold, done = mopt(*arguments)
     assert done.returncode == 0, done.stderr + done.stdout
     warm = []
@@ -53,7 +53,11 @@ def warm_compile(recipe: str, folder: Path) -> dict[str, object]:
 
 def long_recipe(lines: int) -> str:
     """A recipe of a given length in which every line matters."""
-    head = ['model digits = onnx("m.onnx")', "data scans = random(samples=8)", "evaluate(data=scans, metrics=[mse])"]
+    head = [
+        'model digits = onnx("m.onnx")',
+        "data scans = random(inputs={x: f32[N, 8]}, samples=8, classes=2)",
+        "evaluate(data=scans.test, metrics=[mse])",
+    ]
     body: list[str] = []
     parent, number = "digits", 0
     while len(head) + len(body) + 6 <= lines:
@@ -91,9 +95,8 @@ def identical(recipe: str, folder: Path, count: int) -> dict[str, object]:
     seen: dict[str, set[str]] = {}
     for number in range(count):
         place = folder / f"run{number}"
-        _, done = mopt(
-            "compile", recipe, "-q", "-t", "cpu", "--profile", "never", "--store", str(place / "store"), "-o", str(place / "out")
-        )
+        folders = ("--store", str(place / "store"), "-o", str(place / "out"))
+        _, done = mopt("compile", recipe, "-q", "-t", "cpu", "--profile", "never", *folders)
         assert done.returncode == 0, done.stderr + done.stdout
         for model in sorted((place / "out").rglob("*")):
             if model.suffix in (".onnx", ".engine"):
