@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import onnx_ir as ir
 
 
@@ -27,3 +29,14 @@ def integers(node: ir.Node, name: str) -> list[int] | None:
     """Return a list-of-integers attribute, or None where the node has none."""
     attribute = node.attributes.get(name)
     return None if attribute is None or attribute.is_ref() else [int(item) for item in attribute.as_ints()]
+
+
+def tensor(node: ir.Node, name: str) -> ir.TensorProtocol | None:
+    """Return a tensor attribute, or None where the node has none.
+
+    `Attr.as_tensor` checks the tensor against a runtime protocol, which costs more than all the rest.
+    """
+    attribute = node.attributes.get(name)
+    if attribute is None or attribute.type != ir.AttributeType.TENSOR or attribute.is_ref():
+        return None
+    return cast("ir.TensorProtocol", attribute.value)

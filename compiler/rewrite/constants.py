@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 from mopt.ir.weights import constant_tensor, is_constant
+from mopt.rewrite.attributes import tensor
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -16,10 +17,10 @@ def constant_array(value: ir.Value | None) -> Array | None:
 
     An initializer that is a graph input, too, can be overridden by the caller and is no constant.
     """
-    tensor = stored_tensor(value)
-    if tensor is None or tensor.dtype == ir.DataType.STRING:
+    stored = stored_tensor(value)
+    if stored is None or stored.dtype == ir.DataType.STRING:
         return None
-    return tensor.numpy()
+    return stored.numpy()
 
 
 def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -30,10 +31,9 @@ def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     if producer is not None:
         if producer.op_type != "Constant":
             return None
-        attribute = producer.attributes.get("value")
-        if attribute is not None and attribute.type == ir.AttributeType.TENSOR and not producer.domain:
-            # `as_tensor` checks the tensor against a runtime protocol, which costs more than all the rest.
-            return cast("ir.TensorProtocol", attribute.value)
+        held = None if producer.domain else tensor(producer, "value")
+        if held is not None:
+            return held
         return constant_tensor(producer) if is_constant(producer) else None
     if value.is_initializer() and not value.is_graph_input():
         return value.const_value
@@ -48,10 +48,8 @@ def uniform_fill(value: ir.Value | None) -> tuple[tuple[int, ...], Array] | None
     sizes = constant_array(producer.inputs[0])
     if sizes is None:
         return None
-    attribute = producer.attributes.get("value")
-    fill = (
-        np.zeros(1, np.float32) if attribute is None else cast("ir.TensorProtocol", attribute.value).numpy().reshape(1)
-    )
+    held = tensor(producer, "value")
+    fill = np.zeros(1, np.float32) if held is None else held.numpy().reshape(1)
     return tuple(int(size) for size in sizes), fill
 
 

@@ -136,6 +136,7 @@ class Symbolic:
 
     def _derived_dtype(self, value: ir.Value) -> ir.DataType | None:
         from mopt.rewrite.attributes import integer
+        from mopt.rewrite.attributes import tensor as tensor_attribute
         from mopt.rewrite.constants import stored_tensor
 
         tensor = stored_tensor(value)
@@ -153,8 +154,8 @@ class Symbolic:
         if node.op_type == "Where":
             return self.dtype(node.inputs[1])
         if node.op_type == "ConstantOfShape":
-            fill = node.attributes.get("value")
-            return ir.DataType.FLOAT if fill is None else fill.as_tensor().dtype
+            fill = tensor_attribute(node, "value")
+            return ir.DataType.FLOAT if fill is None else fill.dtype
         if node.op_type in _OTHERWISE_TYPED or not node.inputs:
             return None
         return self.dtype(node.inputs[0])

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
-from mopt.rewrite.attributes import integer, integers
+from mopt.rewrite.attributes import integer, integers, tensor
 from mopt.rewrite.constants import constant_array
 from mopt.rewrite.symbol import Expr, Size, add, exact_quotient, floor_quotient, multiply, product, subtract
 from mopt.rewrite.symbolic import Content, ContentHandler, Symbolic, as_content
@@ -180,8 +180,8 @@ def _where(symbolic: Symbolic, node: ir.Node) -> Content | None:
 
 def _filled(symbolic: Symbolic, node: ir.Node) -> Content | None:
     sizes = symbolic.numbers(node.inputs[0])
-    attribute = node.attributes.get("value")
-    fill: Any = np.zeros(1, np.float32) if attribute is None else attribute.as_tensor().numpy()
+    held = tensor(node, "value")
+    fill: Any = np.zeros(1, np.float32) if held is None else held.numpy()
     if sizes is None or product([*sizes]) not in range(65):
         return None
     return as_content(np.broadcast_to(fill.reshape(1), sizes))

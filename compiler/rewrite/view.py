@@ -170,7 +170,7 @@ class View:
         """Return a new initializer, still to be listed in the replacement's `constants`."""
         name = self.name(base)
         contiguous = np.ascontiguousarray(array).reshape(array.shape)
-        tensor = ir.tensor(contiguous, name=name)
+        tensor = ir.Tensor(contiguous, ir.DataType.from_numpy(contiguous.dtype), name=name)
         return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
 
     def node(

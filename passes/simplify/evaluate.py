@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 from mopt.rewrite import any_constant
-from mopt.rewrite.attributes import integer, integers
+from mopt.rewrite.attributes import integer, integers, tensor
 from mopt.rewrite.constants import Array
 
 Kernel = Callable[[ir.Node, Sequence[Array]], Array]
@@ -125,8 +125,8 @@ def _divide(node: ir.Node, inputs: Sequence[Array]) -> Array:
 
 
 def _filled(node: ir.Node, inputs: Sequence[Array]) -> Array:
-    attribute = node.attributes.get("value")
-    fill = np.zeros(1, np.float32) if attribute is None else attribute.as_tensor().numpy()
+    held = tensor(node, "value")
+    fill = np.zeros(1, np.float32) if held is None else held.numpy()
     return np.full([int(size) for size in inputs[0]], fill.reshape(-1)[0], dtype=fill.dtype)
 
 
