@@ -8,10 +8,12 @@ import of the framework (1.5 s for torch, 4 s for tensorflow), and only where no
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +116,10 @@ def _reported(source: Source, scratch: Path, status: int) -> dict[str, object]:
     return result
 
 
+_LITTLE = 16 << 20
+"""Free bytes below which a failed write is put down to the disk."""
+
+
 def _death(source: Source, scratch: Path, status: int) -> str:
     try:
         phase = (scratch / PHASE).read_text(encoding="utf-8")
@@ -130,6 +136,11 @@ def _death(source: Source, scratch: Path, status: int) -> str:
         how = f"ended with exit status {status}"
     log = scratch / LOG
     tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-6:] if log.exists() else []
+    if shutil.disk_usage(scratch).free < _LITTLE and any(os.strerror(errno.ENOSPC) in line for line in tail):
+        return (
+            f"no space left on the disk of {scratch} while converting the {source.name} model; what was finished is "
+            "kept: free some space and run the same command again, or point --store to another disk"
+        )
     shown = "".join(f"\n  {line[:200]}" for line in tail)
     return f"the process that converts this {source.name} model {how} while {phase}{shown}"
 
