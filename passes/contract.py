@@ -58,6 +58,21 @@ class Sparsity:
     kind: ClassVar[str] = "sparsity"
 
 
+@dataclass(frozen=True)
+class Clusters:
+    """Promise: each of the named weights has at most so many different values.
+
+    `weights` holds, for each clustered weight, its name, its number of elements and its promised number of values.
+    Kept by whatever follows unless it declares `breaks = ("clusters",)`.
+    """
+
+    weights: tuple[tuple[str, int, int], ...]
+    kind: ClassVar[str] = "clusters"
+
+
+Promise = Sparsity | Clusters
+
+
 class Progress(Protocol):
     """A progress bar of one activity."""
 
@@ -104,7 +119,7 @@ class Pass:
         equivalence: the largest relative error of the outputs against the module before the pass, checked on
             seeded inputs after it ran; None for a lossy pass, whose drift is measured and reported only.
         dtypes_may_change: True if the pass may change the interface's element types.
-        gives: kinds of promise this pass makes (`"sparsity"`, …), for the static checker.
+        gives: kinds of promise this pass makes (`"sparsity"`, `"clusters"`), for the static checker.
         breaks: kinds of promise of earlier passes that do not hold after it.
         needs_float: it can't work on a graph that is quantised already.
         quantizes: it leaves a quantised graph.
@@ -133,7 +148,7 @@ class Pass:
         """
         raise TypeError(f"{type(self).__name__} does not implement run")
 
-    def promises(self, before: Module, after: Module) -> tuple[Sparsity, ...]:
+    def promises(self, before: Module, after: Module) -> tuple[Promise, ...]:
         """Return what this pass now guarantees; checked at once, and after every later pass that must keep it."""
         del before, after
         return ()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 import onnx_ir.passes.common as ir_passes
 from mopt.analysis import macs as _macs
+from mopt.analysis.codebook import codebook_parameters
 from mopt.analysis.parameters import count_parameters
 from mopt.analysis.sizes import Sizes, bind, resolve
 from mopt.ir.module import Module
@@ -69,6 +70,7 @@ def cost(module: Module, bindings: Mapping[str, int] | None = None) -> Cost:
     """
     bound = bind(module, bindings or {})
     counted = _Macs(module, bound)
+    stored = codebook_parameters(module)
     parameters: dict[str, tuple[int, int, int]] = {}
     seen: set[int] = set()
     totals = [0, 0, 0]
@@ -77,7 +79,7 @@ def cost(module: Module, bindings: Mapping[str, int] | None = None) -> Cost:
             continue
         if weight.node is None or "value" in weight.node.attributes:
             seen.add(id(weight.tensor))
-        number, nonzero = count_parameters(weight)
+        number, nonzero = stored.get(weight.value) or count_parameters(weight)
         figures = (number, nonzero, weight.nbytes)
         totals = [total + figure for total, figure in zip(totals, figures, strict=True)]
         owner = weight.users[0][0] if weight.users else weight.node

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mopt.passes.contract import Clusters, Sparsity
+
 if TYPE_CHECKING:
+    from mopt.analysis.codebook import Codebook
     from mopt.ir import Module
     from mopt.ir.weights import Weight
-    from mopt.passes.contract import Pass, Sparsity
+    from mopt.passes.contract import Pass, Promise
 
 _SLACK = 1e-9
 """Shares are fractions of counts: only rounding may separate a kept promise from the promise."""
@@ -71,48 +75,82 @@ def _shape(shape: Any) -> str:
     return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
 
 
-def check_promises(after: Module, promises: tuple[Sparsity, ...]) -> None:
-    """Check that promised zeros are still there.
+def check_promises(after: Module, promises: tuple[Promise, ...]) -> None:
+    """Check that promised zeros and clusters are still there.
 
-    A weight is looked up by name; one that a later step replaced (fused, transposed, quantised) by its number of
-    elements. One that is gone altogether was dead code, and promises nothing.
+    A weight is looked up by name (one that is stored as a codebook by the name it had, looked up); one that a later
+    step replaced (fused, transposed, quantised) by its number of elements. One that is gone altogether was dead code,
+    and promises nothing.
 
     Raises:
-        ContractError: naming the weight, the promised and the measured share of zeros.
+        ContractError: naming the weight, and what was promised and measured.
     """
     if not promises:
         return
+    from mopt.analysis.codebook import codebooks
 
-    weights = {weight.name: weight for weight in after.weights()}
-    promised = {name: (size, share) for promise in promises for name, size, share in promise.weights}
-    strangers: dict[int, list[float]] | None = None
-    for name, (size, share) in promised.items():
-        if name in weights and weights[name].size == size:
-            actual = _zero_share(weights[name])
-        else:
-            if strangers is None:
-                strangers = defaultdict(list)
-                for other in weights.values():
-                    if other.name not in promised:
-                        strangers[other.size].append(_zero_share(other))
-            actual = max(strangers[size], default=share)
+    weights: dict[str, Weight | Codebook] = {weight.name: weight for weight in after.weights()}
+    weights |= {book.name: book for book in codebooks(after)}
+    shares = {name: (size, share) for promise in promises for name, size, share in promise.weights
+              if isinstance(promise, Sparsity)}  # fmt: skip
+    for name, share, actual in _found(weights, shares, _zero_share, max):
         if actual + _SLACK < share:
             raise ContractError(
                 f"weight `{name}` was promised {share:.2%} zeros by an earlier step and has {actual:.2%} now"
             )
+    counts = {name: (size, count) for promise in promises for name, size, count in promise.weights
+              if isinstance(promise, Clusters)}  # fmt: skip
+    for name, count, actual in _found(weights, counts, _distinct, min):
+        if actual > count:
+            raise ContractError(
+                f"weight `{name}` was promised at most {count:g} different values by an earlier step and has "
+                f"{actual:g} now"
+            )
 
 
-def _zero_share(weight: Weight) -> float:
+def _found(
+    weights: Mapping[str, Weight | Codebook],
+    promised: Mapping[str, tuple[int, float]],
+    measure: Callable[[Weight | Codebook], float],
+    best: Callable[[list[float]], float],
+) -> Iterator[tuple[str, float, float]]:
+    """Yield each promised weight that is there, what was promised of it, and what is measured."""
+    strangers: dict[int, list[float]] | None = None
+    for name, (size, figure) in promised.items():
+        if name in weights and weights[name].size == size:
+            yield name, figure, measure(weights[name])
+            continue
+        if strangers is None:
+            strangers = defaultdict(list)
+            sizes = {size for size, _ in promised.values()}
+            for other in weights.values():
+                if other.name not in promised and other.size in sizes:
+                    strangers[other.size].append(measure(other))
+        if strangers[size]:
+            yield name, figure, best(strangers[size])
+
+
+def _zero_share(weight: Weight | Codebook) -> float:
     """Return the share of zeros; a quantised weight is zero where it equals its zero point."""
     import numpy as np
+    from mopt.analysis.codebook import Codebook
     from mopt.analysis.parameters import count_parameters
 
-    count, nonzero = count_parameters(weight)
+    count, nonzero = (0, 0) if isinstance(weight, Codebook) else count_parameters(weight)
     if not count:
         count, nonzero = weight.size, int(np.count_nonzero(weight.numpy()))
     return 1.0 - nonzero / count if count else 1.0
 
 
-def inherited(operation: Pass, promises: tuple[Sparsity, ...]) -> tuple[Sparsity, ...]:
+def _distinct(weight: Weight | Codebook) -> float:
+    """Return the number of different values, those of a quantised weight as it is stored."""
+    import numpy as np
+
+    array = weight.numpy()
+    # Types of fewer than 8 bits are numpy extensions without an order.
+    return float(np.unique(array.astype(np.float64) if array.dtype.kind == "V" else array).size)
+
+
+def inherited(operation: Pass, promises: tuple[Promise, ...]) -> tuple[Promise, ...]:
     """Return the earlier promises that must still hold after a pass."""
     return tuple(promise for promise in promises if promise.kind not in operation.breaks)

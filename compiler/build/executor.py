@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mopt.build.contracts import ContractError, check_interface, check_promises, check_valid, inherited
 from mopt.build.keys import Keys, model_references
-from mopt.build.outcome import Failure, Outcome
+from mopt.build.outcome import Failure, Outcome, promise_record
 from mopt.passes.contract import Note, PassError
 from mopt.plan import Plan, PlanStep
 from mopt.plan.render import call_text
@@ -175,7 +175,7 @@ class Executor:
                 if needed.snapshot is None:
                     return self._failed(step, "pass", f"it needs `{name}`, which has no result")
                 models[name] = needed.snapshot
-            recorded = [[list(entry) for entry in promise.weights] for promise in promises]
+            recorded = [promise_record(promise) for promise in promises]
             key = self._keys.step(operation, parent, models, recorded)
             if known := self._recall(step, key):
                 return known

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mopt.passes.contract import Note, Sparsity
+from mopt.passes.contract import Clusters, Note, Promise, Sparsity
 
 EXIT_REQUIREMENT, EXIT_USAGE, EXIT_FAILED, EXIT_TARGET, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 3, 4, 70, 130
 """Exit statuses; 0 is done. See the language page."""
@@ -74,7 +74,7 @@ class Outcome:
     cached: bool = False
     notes: tuple[Note, ...] = ()
     drift: dict[str, Any] | None = None
-    promises: tuple[Sparsity, ...] = ()
+    promises: tuple[Promise, ...] = ()
     failure: Failure | None = None
 
     def to_record(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Outcome:
             "seconds": round(self.seconds, 4),
             "notes": [asdict(note) for note in self.notes],
             "drift": self.drift,
-            "promises": [[list(entry) for entry in promise.weights] for promise in self.promises],
+            "promises": [promise_record(promise) for promise in self.promises],
         }
 
     @staticmethod
@@ -99,5 +99,19 @@ class Outcome:
             cached=True,
             notes=tuple(Note(n["message"], n["severity"], tuple(n["nodes"])) for n in record["notes"]),
             drift=record["drift"],
-            promises=tuple(Sparsity(tuple((name, size, share) for name, size, share in w)) for w in record["promises"]),
+            promises=tuple(_promise(entry) for entry in record["promises"]),
         )
+
+
+def promise_record(promise: Promise) -> Any:
+    """Return what the store keeps of a promise: a list of entries for sparsity, else its kind, too."""
+    entries = [list(entry) for entry in promise.weights]
+    return entries if isinstance(promise, Sparsity) else {"kind": promise.kind, "weights": entries}
+
+
+def _promise(record: Any) -> Promise:
+    if isinstance(record, list):
+        return Sparsity(tuple((name, size, share) for name, size, share in record))
+    if record["kind"] == Clusters.kind:
+        return Clusters(tuple((name, size, count) for name, size, count in record["weights"]))
+    raise ValueError(f"no promise is of kind {record['kind']!r}")
