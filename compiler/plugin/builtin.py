@@ -6,6 +6,8 @@ from typing import Final
 
 BUILTIN: Final[dict[str, dict[str, str]]] = {
     "passes": {
+        "cluster.expand": "mopt.passes.cluster.expand:Expand",
+        "cluster.kmeans": "mopt.passes.cluster.kmeans:KMeans",
         "convert": "mopt.passes.convert.options:Convert",
         "convert.float16": "mopt.passes.convert.float16:Float16",
         "convert.opset": "mopt.passes.convert.opset:Opset",

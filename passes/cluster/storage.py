@@ -1,0 +1,168 @@
+"""Codebooks in a graph: which of the spellings of `mopt.analysis.codebook` is smallest, and putting it in place.
+
+Indices are spelt as `uint4` where the opset has that type (21), which packs two a byte. Below, and for 1 and 2 bits, a
+byte of several indices looks all its elements up at once in a table that says them for each of the 256 bytes: no
+arithmetic on bits, which constant folding would carry out, and one Gather at any opset. Indices are widened to int64
+by a Cast, since Gather reads no smaller ones; that makes them larger, so that no constant folder with a limit of
+growth undoes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from mopt.analysis.codebook import codebooks
+from mopt.ir import Module, provenance
+from mopt.ir.naming import fresh
+from mopt.ir.walk import graph_values, nested_graphs, nested_nodes
+from mopt.ir.weights import Weight
+from numpy.typing import NDArray
+
+BY: Final = "cluster.kmeans"
+_UINT4_OPSET: Final = 21
+_UINT4_IR: Final = 10
+"""The IR version that came with opset 21, and with `uint4` in files."""
+_LOOKUPS: Final = 2048
+"""Look-ups that are not worth a table: written out as int64, they take no more than folders write out anyway."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a clustered weight is stored: `bits` an index; in a table of bytes where `table`, else one by one."""
+
+    bits: int
+    table: bool
+    nbytes: int
+
+
+def smallest_storage(size: int, clusters: int, itemsize: int, opset: int) -> Storage:
+    """Return the storage that takes the fewest bytes for `size` elements of `itemsize` bytes."""
+    found = [Storage(8, False, size + clusters * itemsize)]
+    if clusters <= 16 and opset >= _UINT4_OPSET:
+        found.append(Storage(4, False, -(-size // 2) + clusters * itemsize))
+    for bits in (4, 2, 1):
+        each = 8 // bits
+        if clusters <= 1 << bits and size % each == 0 and size // each > _LOOKUPS:
+            found.append(Storage(bits, True, size // each + 256 * each * itemsize))
+    return min(found, key=lambda storage: storage.nbytes)
+
+
+class Writer:
+    """Puts codebooks into one module, under names that are free in it."""
+
+    def __init__(self, module: Module) -> None:
+        self._module = module
+        self._values = {
+            value.name for graph in nested_graphs(module.graph) for value in graph_values(graph) if value.name
+        }
+        self._nodes = {node.name for node in nested_nodes(module.graph) if node.name}
+
+    def store(self, weight: Weight, centroids: NDArray[Any], indices: NDArray[np.uint8], storage: Storage) -> None:
+        """Replace a weight by its look-up; the float tensor keeps the weight's name, and its readers do not change."""
+        name, readers = weight.value.name or "", [usage.node for usage in weight.value.uses()]
+        codebook = centroids
+        packed: ir.TensorProtocol = ir.Tensor(indices)
+        if storage.table:
+            codebook, packed = _table(centroids, storage.bits), ir.Tensor(_packed(indices, storage.bits))
+        elif storage.bits == 4:
+            packed = _uint4(indices)
+            self._module.model.ir_version = max(self._module.model.ir_version or 0, _UINT4_IR)
+        graph = weight.graph
+        stored = self._initializer(graph, f"{name}_indices", packed)
+        to = [ir.AttrInt64("to", int(ir.DataType.INT64))]
+        nodes = [self._node("Cast", [stored], to, name, "wide", ir.DataType.INT64, packed.shape)]
+        table = self._initializer(graph, f"{name}_codebook", ir.Tensor(codebook))
+        looked_up = ir.Shape([*packed.shape, *codebook.shape[1:]])
+        dtype = weight.tensor.dtype
+        axis = [ir.AttrInt64("axis", 0)]
+        nodes.append(self._node("Gather", [table, nodes[0].outputs[0]], axis, name, "values", dtype, looked_up))
+        if storage.table:
+            shape = self._initializer(graph, f"{name}_shape", ir.Tensor(np.array(indices.shape, np.int64)))
+            inputs = [nodes[-1].outputs[0], shape]
+            nodes.append(self._node("Reshape", inputs, [], name, "weight", dtype, ir.Shape(indices.shape)))
+        self._put(weight, nodes, readers)
+
+    def _put(self, weight: Weight, nodes: list[ir.Node], readers: Sequence[ir.Node]) -> None:
+        old, new, graph = weight.value, nodes[-1].outputs[0], weight.graph
+        name = old.name or ""
+        graph.insert_before(weight.node if weight.node is not None else graph[0], nodes)
+        provenance.inherit(nodes, [weight.node] if weight.node is not None else list(readers), BY)
+        old.replace_all_uses_with(new)
+        if weight.node is not None:
+            graph.remove(weight.node, safe=True)
+        else:
+            graph.initializers.pop(name)
+        old.name = None
+        new.name = name
+
+    def _initializer(self, graph: ir.Graph, label: str, tensor: ir.TensorProtocol) -> ir.Value:
+        tensor.name = fresh(label, self._values)
+        value = ir.Value(
+            name=tensor.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        graph.initializers[tensor.name] = value
+        return value
+
+    def _node(
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value],
+        attributes: Sequence[ir.Attr],
+        weight: str,
+        role: str,
+        dtype: ir.DataType,
+        shape: Any,
+    ) -> ir.Node:
+        node = ir.Node("", operator, inputs, attributes, name=fresh(f"{weight}/{role}", self._nodes))
+        output = node.outputs[0]
+        output.name, output.type, output.shape = fresh(f"{weight}_{role}", self._values), ir.TensorType(dtype), shape
+        return node
+
+
+def expand(module: Module) -> list[str]:
+    """Write every codebook of a module out as an initializer of its name, in place; return the names."""
+    names = []
+    for book in list(codebooks(module)):
+        graph, array, name = book.nodes[0].graph, book.numpy(), book.name
+        if not isinstance(graph, ir.Graph) or book.value.is_graph_output():
+            continue
+        tensor = ir.Tensor(np.ascontiguousarray(array), name=name)
+        dense = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        book.value.replace_all_uses_with(dense)
+        book.value.name = None
+        graph.initializers[name] = dense
+        constants = [value for node in book.nodes for value in node.inputs if value is not None]
+        graph.remove(list(reversed(book.nodes)), safe=True)
+        for value in constants:
+            if value.is_initializer() and not value.uses() and value.graph is not None:
+                value.graph.initializers.pop(value.name or "", None)
+        names.append(name)
+    if names:
+        module.touch()
+    return names
+
+
+def _packed(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Pack indices into bytes, the first in the lowest bits."""
+    each = 8 // bits
+    parts = indices.reshape(-1, each) << (np.arange(each, dtype=np.uint8) * np.uint8(bits))
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(parts.astype(np.uint8), axis=1)
+    return packed
+
+
+def _table(centroids: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Return what each byte of packed indices stands for: [256, 8 / bits]. Indices beyond the codebook are unused."""
+    shifts = np.arange(8 // bits) * bits
+    digits = (np.arange(256)[:, None] >> shifts) & ((1 << bits) - 1)
+    table: NDArray[Any] = centroids[np.minimum(digits, centroids.size - 1)]
+    return table
+
+
+def _uint4(indices: NDArray[np.uint8]) -> ir.TensorProtocol:
+    flat = indices.reshape(-1)
+    padded = np.append(flat, np.zeros(flat.size % 2, np.uint8))
+    return ir.PackedTensor(_packed(padded, 4), ir.DataType.UINT4, shape=ir.Shape(indices.shape))
