@@ -11,6 +11,7 @@ BUILTIN: Final[dict[str, dict[str, str]]] = {
         "convert": "mopt.passes.convert.options:Convert",
         "convert.float16": "mopt.passes.convert.float16:Float16",
         "convert.opset": "mopt.passes.convert.opset:Opset",
+        "prune.channels": "mopt.passes.prune.channels:Channels",
         "prune.magnitude": "mopt.passes.prune.magnitude:Magnitude",
         "prune.nm": "mopt.passes.prune.nm:NM",
         "quantize.dynamic": "mopt.passes.quantize.dynamic:Dynamic",

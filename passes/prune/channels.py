@@ -1,0 +1,53 @@
+"""`prune.channels`: take whole channels out, in every layer that they pass through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from mopt.passes.contract import Context, Pass, PassResult
+from mopt.plugin import option, register
+from mopt.values import Globs, Ratio
+
+if TYPE_CHECKING:
+    from mopt.ir import Module
+
+
+@register("prune.channels")
+@dataclass(frozen=True)
+class Channels(Pass):
+    """Cut the least important channels (structured, one-shot): the graph gets smaller and faster as it is.
+
+    Channels that operators tie together (through residual sums, concatenations, depthwise convolutions, gates, heads)
+    go together: their importance is that of the whole group. The model's inputs and outputs keep their shapes, and
+    every group keeps at least one channel.
+    """
+
+    amount: Ratio = option(help="share of what `of` names to take away", minimum=0, maximum=1)
+    of: Literal["channels", "parameters", "macs"] = option(
+        "channels", help="what the amount is a share of; of parameters or MACs at least that share of the whole model"
+    )
+    criterion: Literal["l1", "l2", "fpgm", "bn", "taylor", "random"] = option(
+        "l1", help="importance: norm of the weights, distance from their median, batch-norm scale, gradient, chance"
+    )
+    scope: Literal["local", "global"] = option(
+        "local", help="the same share of every group, or the least important channels of all groups together"
+    )
+    round_to: int = option(1, help="keep multiples of this many channels, where a group has as many", minimum=1)
+    only: Globs = option((), help="source layers whose output channels to cut; none means all")
+    skip: Globs = option((), help="source layers whose output channels to leave alone")
+
+    source: ClassVar[str] = "Fang et al. 2023, DepGraph: Towards Any Structural Pruning (arXiv:2301.12900)"
+    breaks: ClassVar[tuple[str, ...]] = ("sparsity",)
+    needs_float: ClassVar[bool] = True
+
+    def run(self, module: Module, context: Context) -> PassResult:
+        """Prune `module` in place.
+
+        Raises:
+            PassError: nothing can be cut, `only` matches nothing, the amount leaves nothing or can't be reached, a
+                weight holds a NaN or an infinity, or the criterion needs what is not there.
+        """
+        from mopt.passes.prune.channels_run import prune
+
+        return prune(module, self, context)
