@@ -10,8 +10,8 @@ Nodes are those of the main graph and of all graphs inside it. Constants are not
 package consist of them). They are listed beside the count, and so is the file's size, which shows what writing them
 out costs. `mopt-written-out` writes them out as the peers do (`simplify(max_growth=1GiB)`).
 
-Seconds are from file to file, imports and a first tiny model excluded, the best of up to five runs (other processes
-only ever add to it).
+Seconds are from file to file, imports and a first tiny model excluded, the best of up to ten runs in two rounds
+in which the tools take turns (other processes only ever add to a time).
 Errors are relative to the range of each output, over all sizes; `varies` is whether every output really depends on
 the input there. Exit status 1 if simplify() falls behind: more nodes than the better peer, an output further off
 than 1e-4, a file that is invalid or does not load, or more time than both peers together.
@@ -39,6 +39,10 @@ from simplify_models import Model, models
 
 TOOLS = ("onnxsim", "onnxslim", "mopt")
 TOLERANCE = 1e-4
+_ROUNDS = 2
+"""Tools take turns (A B C A B C), so that what else the machine does hits all of them."""
+_LONG = 1.0
+"""Seconds from which one round is enough."""
 
 
 def main() -> int:
@@ -81,12 +85,21 @@ def _measure(model: Model, folder: Path, repeats: int, timeout: float) -> dict[s
     reference = _outputs(source, model)
     row["varies"] = reference["varies"]
     tools = (*TOOLS, "mopt-written-out") if model.name.startswith("light-") else TOOLS
-    for tool in tools:
-        target = folder / f"{model.name}.{tool}.onnx"
-        row["tools"][tool] = _run(tool, source, target, repeats, timeout)
-        if target.exists():
-            row["tools"][tool] |= _judge(target, model, reference)
-            target.unlink()
+    for again in range(_ROUNDS):
+        for tool in tools:
+            target = folder / f"{model.name}.{tool}.onnx"
+            before = row["tools"].get(tool)
+            if before is not None and not before.get("seconds", _LONG) < _LONG:
+                continue
+            found = _run(tool, source, target, repeats, timeout)
+            if before is not None:
+                before["seconds"] = min(before["seconds"], found.get("seconds", before["seconds"]))
+            else:
+                row["tools"][tool] = found
+            if target.exists():
+                if not again:
+                    row["tools"][tool] |= _judge(target, model, reference)
+                target.unlink()
     row["verdict"] = _verdict(row)
     return row
 
