@@ -35,6 +35,8 @@ def count_parameters(weight: Weight) -> tuple[int, int]:
                 return _count_blocks(node, array)
         zero = next((found for user in weight.users if (found := _zero_point(*user, array.ndim)) is not None), None)
         if zero is not None:
+            if zero.ndim == array.ndim:  # a last block may be longer than what is left of the axis
+                zero = zero[tuple(slice(size) for size in array.shape)]
             return array.size, int(np.count_nonzero(_widened(array) != zero))
     return array.size, int(np.count_nonzero(array))
 
