@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
 
-_KERNEL: Final = frozenset({"out", "in", "embedding"})
+_KERNEL: Final = frozenset({"out", "in", "gates", "embedding"})
 
 
 def importance(group: Group, criterion: str, seed: int) -> Scores | None:

@@ -33,7 +33,7 @@ class Couplings:
         sizes: the shape of every value whose rank is known; a dynamic dimension is None and is never cut.
         graph: `Axis` nodes (attribute `size`), an edge for each tie with the operator's name as attribute `node`.
         elements: the sets of indices.
-        roles: what a weight's axis is to the node that reads it: `out` and `in` of a kernel, `embedding`,
+        roles: what a weight's axis is to the node that reads it: `out` and `in` of a kernel, `gates`, `embedding`,
             a normalisation's `gamma`, `bias`, `mean` and `variance`, the `scale` of a Mul, the `slope` of a PRelu —
             with that node.
         opset: the version of the default operator set.

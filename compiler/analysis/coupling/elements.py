@@ -41,10 +41,11 @@ class Elements:
             # Links point to smaller ids only, so no cycle can come up; of several links of one root the last
             # is written, and the next round makes up for the others.
             self._parent[high] = low
-            linked = (self._parent[high] == low) & (self._reason[high] > 0)
-            low, high = low[linked], high[linked]
-            fresh = self._reason[low] == 0
-            self._reason[low[fresh]] = self._reason[high[fresh]]
+            # A root may have got a link itself in this round, so that reasons go to the root above it.
+            high = high[self._reason[high] > 0]
+            roots = self.find(high)
+            fresh = self._reason[roots] == 0
+            self._reason[roots[fresh]] = self._reason[high[fresh]]
 
     def fix(self, ids: Ids, reason: str) -> None:
         """Say why these ids can't be cut; an earlier reason of a set stays."""

@@ -13,7 +13,7 @@ from mopt.analysis.coupling.elements import Ids
 from mopt.ir import provenance
 from mopt.rewrite.constants import stored_tensor
 
-MAKERS: Final = frozenset({"out", "embedding"})
+MAKERS: Final = frozenset({"out", "gates", "embedding"})
 """Roles of a weight that makes the values of a group; a group without any is no layer's and is not cut."""
 
 
@@ -24,7 +24,7 @@ class Member:
     Attributes:
         value: the weight.
         axis: its axis.
-        roles: what it is to the nodes that read it: `out`, `in`, `embedding`, `gamma`, `bias` …
+        roles: what it is to the nodes that read it: `out`, `in`, `gates`, `embedding`, `gamma`, `bias` …
         layers: the source layers of those nodes.
         indices: which indices of the axis belong to the group.
         atoms: for each of them, the position of its atom in the group.
@@ -70,9 +70,11 @@ class Group:
     def unit(self) -> int:
         """How many indices of a layer's output one of them takes: the width of a head; 1 for a plain channel.
 
-        The gates of a recurrent layer do not count: it is the hidden state that is one index wide.
+        The gates of a recurrent layer do not count: its output is one index wide for each hidden unit.
         """
-        made = [len(member.indices) // self.channels for member in self.members if member.makes]
+        made = [
+            len(member.indices) // self.channels for member in self.members if {"out", "embedding"} & set(member.roles)
+        ]
         return min(made, default=1)
 
     @property

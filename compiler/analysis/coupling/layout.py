@@ -72,10 +72,16 @@ def cut_slice(c: Couplings, node: ir.Node) -> None:
     assert data is not None
     taken = bounds(node, c.rank(data))
     if taken is None:
-        c.fix_all([data, result], f"the bounds of Slice `{node.name}` are computed")
-        return
+        named = ints(node, "axes", 3)
+        unknown = [axis % c.rank(data) for axis in named] if named else list(range(c.rank(data)))
+        for value in (data, result):
+            for axis in unknown:
+                c.fix(value, axis, f"the bounds of Slice `{node.name}` are computed")
+        taken = dict.fromkeys(unknown, (0, 0, 0))
     for axis in range(c.rank(data)):
         size = c.size(data, axis)
+        if axis in taken and taken[axis][2] == 0:
+            continue
         if axis not in taken:
             c.couple(node, (data, axis), (result, axis))
         elif size is not None:

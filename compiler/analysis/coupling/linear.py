@@ -164,7 +164,7 @@ def recurrent(c: Couplings, node: ir.Node) -> None:
         if operand is not None:
             every = np.arange(copies * size, dtype=np.int64)
             c.couple(node, (operand, axis), unit, every, every % size)
-            c.role(operand, axis, "out" if operand in (kernel, recurrence) else "bias", node)
+            c.role(operand, axis, "gates" if operand in (kernel, recurrence) else "bias", node)
     directions = [(kernel, 0), (recurrence, 0), (bias, 0), (peephole, 0), (hidden, 0), (cell, 0)]
     states = [(hidden, 2), (cell, 2)]
     batches = [(hidden, 1), (cell, 1)]
