@@ -66,7 +66,7 @@ class Registry:
         module_name, _, attribute = target.partition(":")
         try:
             loaded = getattr(importlib.import_module(module_name), attribute)
-        except Exception as error:  # noqa: BLE001  (a plug-in's module may raise anything)
+        except Exception as error:
             told = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError) else str(error)
             raise PluginError(f"plug-in `{name}` ({target}) can't be loaded: {told}") from error
         if not isinstance(loaded, type):

@@ -142,7 +142,7 @@ def run(path: Path, feeds: dict[str, Any]) -> list[Any] | str:
             values = {name: ort_value(array) for name, array in feeds.items()}
             return [contents(value) for value in session.run_with_ort_values(None, values)]
         return list(session.run(None, feeds))
-    except Exception as error:  # noqa: BLE001  onnxruntime has a class for each kind
+    except Exception as error:
         return f"{type(error).__name__}: {str(error).replace(str(path), '')[:60]}"
 
 

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 from mopt.runtime import doctor
-from mopt.runtime.trt import library as trt_library
 from mopt.runtime.doctor import report
+from mopt.runtime.trt import library as trt_library
 
 
 @pytest.fixture

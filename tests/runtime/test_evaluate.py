@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mopt.runtime.contract import DataError, RunError
+from mopt.runtime.data.splits import as_split
 from mopt.runtime.judge.evaluate import evaluate, evaluate_loss
 from mopt.runtime.judge.losses import CrossEntropy as CrossEntropyLoss
 from mopt.runtime.judge.metrics import Accuracy, CrossEntropy, MeanSquaredError
 from mopt.runtime.ort import OrtRunner
-from mopt.runtime.data.splits import as_split
 
 
 def digits(count=10, classes=4):

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mopt.ir import from_proto, load
-from mopt.runtime.trt import engine as trt_engine
-from mopt.runtime.trt import library as trt_library
 from mopt.runtime.contract import Sizes, TargetError
 from mopt.runtime.dimensions import dynamic_dimensions
 from mopt.runtime.gpu import gpus
+from mopt.runtime.trt import engine as trt_engine
+from mopt.runtime.trt import library as trt_library
 from mopt.runtime.trt.shapes import plans
 from mopt.runtime.trt.target import NO_GPU, TrtTarget
 from onnx import TensorProto, helper

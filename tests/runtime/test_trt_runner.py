@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mopt.runtime.contract import RunError, TargetError
-from mopt.runtime.trt.cuda_driver import CudaDriver
 from mopt.runtime.gpu import gpus
 from mopt.runtime.inputs import seeded_inputs
 from mopt.runtime.ort import OrtRunner
+from mopt.runtime.trt.cuda_driver import CudaDriver
 from mopt.runtime.trt.runner import TrtRunner
 from mopt.runtime.trt.target import TrtTarget
 

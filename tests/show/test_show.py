@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mopt.ir import Module, from_proto, load, provenance
-from mopt.show import render_terminal, show
 from mopt.rendering.page import Column, Table, clean, shorten
 from mopt.rendering.quantities import change, magnitude, share, size
+from mopt.show import render_terminal, show
 from mopt.values import Location
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
