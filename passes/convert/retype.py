@@ -64,10 +64,10 @@ def retype(module: Module, inputs: Mapping[str, TensorType], what: str, seed: in
     stored = {value.name: value.shape for value in after.graph.outputs}
     refresh_shapes(after)
     for value in after.graph.outputs:
-        if value.shape is None and (shape := stored[value.name]) is not None:
+        if value.shape is None and (kept := stored[value.name]) is not None:
             # Inference lost track (behind a Reshape to a computed shape, say). What the file says still holds,
             # except that a size which became dynamic may stand behind any of its fixed dimensions.
-            value.shape = ir.Shape([None if loosened else dim for dim in shape.dims])
+            value.shape = ir.Shape([None if loosened else dim for dim in kept.dims])
     _substitute(after, bound, ())
     renamed = {names.get(name, name): name for name in order}
     note = _check(before, after, renamed, loosened, what, seed)
