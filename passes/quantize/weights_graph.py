@@ -11,7 +11,7 @@ from mopt.ir import Module, provenance
 from mopt.ir.naming import fresh
 from mopt.ir.walk import graph_values, nested_graphs, nested_nodes
 from mopt.passes.contract import PassError
-from mopt.passes.quantize import blocks
+from mopt.passes.quantize import blocks, weights_gptq
 from mopt.passes.quantize.dynamic_operators import constant
 from numpy.typing import NDArray
 
@@ -28,10 +28,16 @@ _SUMMED: Final[dict[str, dict[int, int]]] = {
 
 
 class Quantizer:
-    """Quantises the weights of one module; remembers them, so that one that several nodes read is stored once."""
+    """Quantises the weights of one module; remembers them, so that one that several nodes read is stored once.
 
-    def __init__(self, module: Module, options: Weights) -> None:
+    Args:
+        moments: for each input of a product, by name, what GPTQ needs to know of it; empty to round to the nearest.
+    """
+
+    def __init__(self, module: Module, options: Weights, moments: Mapping[str, NDArray[np.float64]]) -> None:
         self.options = options
+        self._moments = moments
+        self.gptq = 0
         self._module = module
         self._values = {value.name for graph in nested_graphs(module.graph) for value in graph_values(graph)
                         if value.name}  # fmt: skip
@@ -65,7 +71,7 @@ class Quantizer:
             return "its left operand is a vector"
         inner, outer = array.shape
         if (source, key) not in self._stored:
-            self._stored[source, key] = self._columns(source.name or "weight", array)
+            self._stored[source, key] = self._columns(source.name or "weight", array, self._moments.get(x.name or ""))
         attributes = {
             "K": inner, "N": outer, "bits": self.options.bits, "block_size": self.options.block,
             "accuracy_level": 4 if self.options.compute == "i8" else 1,
@@ -76,10 +82,10 @@ class Quantizer:
         self._replace(node, product)
         return None
 
-    def _columns(self, name: str, array: NDArray[Any]) -> tuple[ir.Value, ...]:
+    def _columns(self, name: str, array: NDArray[Any], moment: NDArray[np.float64] | None) -> tuple[ir.Value, ...]:
         """Store a matrix [K, N] by columns, as `MatMulNBits` reads it."""
         bits, block = self.options.bits, self.options.block
-        found = self._quantize(array.T)
+        found = self._quantize(array.T, moment)
         outer, count = found.scale.shape
         packed = blocks.packed_rows(found.values, bits, block).reshape(outer, count, block * bits // 8)
         stored = [
@@ -175,9 +181,13 @@ class Quantizer:
             raise PassError(f"weight `{name}` of node `{node.name}` holds NaN or infinite values", node=node.name)
         return array
 
-    def _quantize(self, array: NDArray[Any]) -> blocks.Blocks:
+    def _quantize(self, array: NDArray[Any], moment: NDArray[np.float64] | None = None) -> blocks.Blocks:
         options = self.options
-        found = blocks.quantize(array, options.bits, options.block, symmetric=options.symmetric)
+        if moment is None:
+            found = blocks.quantize(array, options.bits, options.block, symmetric=options.symmetric)
+        else:
+            found = weights_gptq.quantize(array, moment, options.bits, options.block, symmetric=options.symmetric)
+            self.gptq += 1
         self.elements += array.size
         self.error += float(np.sum(np.square(blocks.dequantize(found, options.block) - array, dtype=np.float64)))
         self.energy += float(np.sum(np.square(array, dtype=np.float64)))

@@ -12,7 +12,9 @@ from mopt.ir import Module, provenance
 from mopt.passes.contract import Context, Note, PassError, PassResult
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.dynamic_operators import constant
+from mopt.passes.quantize.weights_gptq import second_moments
 from mopt.passes.quantize.weights_graph import Quantizer
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from mopt.passes.quantize.weights import Weights
@@ -40,7 +42,7 @@ def quantize(module: Module, options: Weights, context: Context) -> PassResult:
         )
     module, raised = _raise_opset(module, options, context)
     module.infer_shapes()
-    quantizer = Quantizer(module, options)
+    quantizer = Quantizer(module, options, _moments(module, options, context))
     done: dict[str, int] = defaultdict(int)
     left: dict[str, list[str]] = defaultdict(list)
     for node in list(module.nodes()):
@@ -65,7 +67,24 @@ def quantize(module: Module, options: Weights, context: Context) -> PassResult:
         f"quantised the weights of {counts}: {quantizer.elements:,} in {options.bits} bits, blocks of "
         f"{options.block}; root of the relative squared error {error:.2%}"
     )
+    if options.data is not None:
+        notes.insert(
+            0, Note(f"{quantizer.gptq} weights of products were rounded GPTQ-style, the others to the nearest")
+        )
     return PassResult(module, True, (first, *notes))
+
+
+def _moments(module: Module, options: Weights, context: Context) -> dict[str, NDArray[np.float64]]:
+    """Return the second moments of what products multiply their weights with; empty without data."""
+    if options.data is None or options.form != "nbits":
+        return {}
+    inputs = [
+        node.inputs[0].name
+        for node in module.nodes()
+        if node.op_type in ("MatMul", "Gemm") and node.inputs[0] is not None and _refused(node, options) is None
+        and constant(node.inputs[1]) is not None
+    ]  # fmt: skip
+    return second_moments(module, list(dict.fromkeys(name for name in inputs if name)), options.data, context)
 
 
 def _rewrite(quantizer: Quantizer, node: ir.Node, options: Weights) -> str | None:

@@ -69,7 +69,7 @@ def module(case: str, opset: int = 17) -> Module:
 
 
 def quantized(before: Module, **options: Any) -> tuple[Module, list[str]]:
-    result = Weights(**{"operators": EVERY, "min_elements": 1} | options).run(before.clone(), CONTEXT)
+    result = Weights(**{"operators": EVERY, "min_elements": 1, "compute": "f32"} | options).run(before.clone(), CONTEXT)
     assert not verify(result.module)
     return result.module, [note.message for note in result.notes]
 
