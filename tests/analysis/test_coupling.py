@@ -187,6 +187,20 @@ CASES = {
         {"scales": [1, 1, 2, 2]},
         {8: 1},
     ),
+    "resize to a size": (
+        "(float[2,3,8,8] x) => (float[2,5,16,16] y)",
+        "h = Conv(x, w) d = Resize<mode = \"nearest\">(h, , , to) y = Conv(d, w9)",
+        {"w": (8, 3, 1, 1), **LAST},
+        {"to": [2, 8, 16, 16]},
+        {8: 1},
+    ),
+    "a mask made of a shape": (
+        TOKENS,
+        "h = MatMul(x, w) c = ConstantOfShape(s) k = Add(h, c) y = MatMul(k, w2)",
+        {"w": (6, 8), "w2": (8, 5)},
+        {"s": [1, 1, 8]},
+        {8: 1},
+    ),
     "heads": (
         TOKENS,
         "q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) q1 = Reshape(q0, s) k1 = Reshape(k0, s) "
@@ -252,6 +266,68 @@ CASES = {
         {8: 1},
     ),
 }  # fmt: skip
+
+
+OLD = {
+    "split": (
+        "h = Conv(x, w1) p, q = Split<axis = 1, split = [6, 3]>(h) d = Conv(q, w2) k = Concat<axis = 1>(p, d) "
+        "y = Conv(k, w9)",
+        {"w1": (9, 3, 1, 1), "w2": (2, 3, 1, 1), **LAST},
+        {6: 1, 3: 1, 2: 1},
+    ),
+    "slice": (
+        "h = Conv(x, w1) p = Slice<axes = [1], starts = [2], ends = [100]>(h) d = Conv(h, w2) k = Add(p, d) "
+        "y = Conv(k, w9)",
+        {"w1": (10, 3, 1, 1), "w2": (8, 10, 1, 1), **LAST},
+        {2: 1, 8: 1},
+    ),
+    "pad, squeeze and unsqueeze": (
+        "h = Conv(x, w1) p = Pad<pads = [0, 1, 0, 0, 0, 1, 0, 0]>(h) g = GlobalMaxPool(p) "
+        "s = Squeeze<axes = [2, 3]>(g) u = Unsqueeze<axes = [2, 3]>(s) y = Conv(u, w9)",
+        {"w1": (6, 3, 1, 1), **LAST},
+        {6: 1},
+    ),
+    "upsample": (
+        'h = Conv(x, w1) u = Upsample<mode = "nearest">(h, scales) y = Conv(u, w9)',
+        {"w1": (8, 3, 1, 1), **LAST},
+        {8: 1},
+    ),
+}
+"""The forms of operators before opset 10."""
+
+
+@pytest.mark.parametrize("case", OLD)
+@pytest.mark.parametrize("opset", [7, 9])
+def test_old_opsets(case, opset):
+    body, weights, expected = OLD[case]
+    steering = {"scales": [1, 1, 2, 2]} if "scales" in body else {}
+    if opset == 7 and steering:
+        body, steering = body.replace('">(h, scales)', '", scales = [1.0, 1.0, 2.0, 2.0]>(h)'), {}
+    module = network(IMAGE, body, weights, opset, steering)
+    found = [group for group in groups(module) if group.reason is None]
+    assert {group.channels: group.unit for group in found} == expected
+    check_cut(module, 0.4)
+
+
+@pytest.mark.parametrize("opset", [21, 23, 24])
+def test_new_opsets(opset):
+    body = (
+        "h = Conv(x, w) n = GroupNormalization<num_groups = 2>(h, g, b) p, q = Split<axis = 1, num_outputs = 2>(n) "
+        "k = Add(p, q) m = ReduceMean<keepdims = 1>(k, axes) r = Relu(m) y = Conv(r, w9)"
+    )
+    weights = {"w": (8, 3, 1, 1), "g": (8,), "b": (8,), "w9": (5, 4, 1, 1)}
+    # onnx can't infer what a GroupNormalization returns: exporters store it.
+    stored = (
+        "<float[N,8,8,8] n, float[N,4,8,8] p, float[N,4,8,8] q, float[N,4,8,8] k, float[N,4,1,1] m, float[N,4,1,1] r>"
+    )
+    module = network(f"{IMAGE} {stored}", body, weights, opset, {"axes": [2, 3]})
+    (group,) = [group for group in groups(module) if group.reason is None]
+    assert (group.channels, group.unit) == (4, 2)
+    coupled = couplings(module)
+    (group,) = [group for group in collect(coupled) if group.reason is None]
+    cut(module, coupled, group.atoms[:1])
+    assert verify(module) == []
+    assert next(iter(OrtRunner(module).run(feeds(module)).values())).shape == (2, 5, 1, 1)
 
 
 def build(case):

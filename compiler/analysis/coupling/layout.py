@@ -171,9 +171,12 @@ def resize(c: Couplings, node: ir.Node) -> None:
     sized = node.inputs[3] if len(node.inputs) > 3 else None
     named = integers(node, "axes")
     wanted = entries(sized, c.rank(data)) if sized is not None and named is None else []
+    written = node.attributes.get("scales")
+    values = any_constant(node.inputs[place]) if len(node.inputs) > place else None
+    if written is not None:
+        values = np.asarray(written.as_floats())
     for axis in range(c.rank(data)):
         factor: float | None = None
-        values = any_constant(node.inputs[place]) if len(node.inputs) > place else None
         if named is not None and axis not in [item % c.rank(data) for item in named]:
             factor = 1.0
         elif named is None and values is not None and np.size(values) == c.rank(data):
