@@ -15,6 +15,7 @@ BUILTIN: Final[dict[str, dict[str, str]]] = {
         "prune.magnitude": "mopt.passes.prune.magnitude:Magnitude",
         "prune.nm": "mopt.passes.prune.nm:NM",
         "quantize.dynamic": "mopt.passes.quantize.dynamic:Dynamic",
+        "quantize.static": "mopt.passes.quantize.static:Static",
         "quantize.weights": "mopt.passes.quantize.weights:Weights",
         "simplify": "mopt.passes.simplify.simplify:Simplify",
         "simplify.rules": "mopt.passes.simplify.rules:Rules",

@@ -1,0 +1,136 @@
+"""Static quantisation of a module, from calibration to notes."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import onnx_ir as ir
+from mopt.ir import Module, provenance
+from mopt.passes.contract import Context, Note, PassError, PassResult
+from mopt.passes.quantize.calibration import Calibration, calibrate, open_split
+from mopt.passes.quantize.detect import first_quantized
+from mopt.passes.quantize.static_graph import Writer
+from mopt.passes.quantize.static_placement import place
+from mopt.passes.quantize.static_sensitivity import regrids, sensitive
+from mopt.passes.quantize.static_units import WEIGHTED, Unit, find_units
+
+if TYPE_CHECKING:
+    from mopt.passes.quantize.static import Static
+
+OPSET: Final = 13
+"""The first opset whose DequantizeLinear has an axis."""
+
+
+def quantize(module: Module, options: Static, context: Context) -> PassResult:
+    """Quantise `module`. See `Static.run`."""
+    quantized = first_quantized(module)
+    if quantized is not None:
+        raise PassError(
+            f"the graph is quantised already: node `{quantized.name}` is a {quantized.op_type}",
+            node=quantized.name,
+            help="start the pipeline from the float model",
+        )
+    module, raised = _raise_opset(module, context)
+    module.infer_shapes()
+    units, left = find_units(module, regrid=regrids(options))
+    kept = _kept(module, units, options)
+    split = open_split(module, options.data, context)
+    seen = calibrate(module, _observed(units), split, context, batch=options.batch, bins=options.method != "minmax")
+    units = [unit for unit in units if all(_was_seen(seen, value) for value in (*unit.inputs, unit.result))]
+    found = sensitive(module, units, kept, seen, split, options, context) if options.budget > 0 else ()
+    placement = place(units, seen.shapes, kept | {item.unit for item in found})
+    if not placement.units:
+        return PassResult(module, bool(raised), (Note("nothing was quantised", severity="warning"), *_left(left)))
+    counts = Counter(unit.node.op_type for unit in placement.units)
+    chosen = {unit.name for unit in placement.units}
+    floats = [unit for unit in units if unit.name not in chosen and unit.name not in kept]
+    writer = Writer(module, placement, seen.tensors, options)
+    writer.write()
+    module.infer_shapes()
+    listed = ", ".join(f"{count} {operator}" for operator, count in sorted(counts.items()))
+    notes = [Note(f"quantised {listed}: {writer.elements:,} weights in 8 bits; calibrated on {seen.samples} samples")]
+    if raised:
+        notes.append(Note(raised))
+    if kept:
+        notes.append(Note(f"{len(kept)} left in float by `keep`", nodes=tuple(sorted(kept))))
+    notes += [
+        Note(
+            f"left in float as sensitive: {item.share:.0%} of the error measured, {item.macs:.1%} of MACs",
+            nodes=(item.unit,),
+        )
+        for item in found
+    ]
+    sensitive_names = {item.unit for item in found}
+    cheap = tuple(unit.name for unit in floats if unit.name not in sensitive_names)
+    if cheap:
+        notes.append(Note(f"{len(cheap)} left in float where bytes would not save time", nodes=cheap))
+    return PassResult(module, True, (*notes, *_left(left), *_inner(module)))
+
+
+def _observed(units: Sequence[Unit]) -> dict[str, int | None]:
+    """Return the values to watch, in topological order, with the channel axis of weighted units' inputs."""
+    names: dict[str, int | None] = {}
+    for unit in units:
+        for value in unit.inputs:
+            names.setdefault(value.name or "", None)
+            if unit.kind in WEIGHTED:
+                names[value.name or ""] = 1 if unit.kind == "conv" else -1
+        names.setdefault(unit.result.name or "", None)
+    return names
+
+
+def _was_seen(seen: Calibration, value: ir.Value) -> bool:
+    return bool(seen.tensors[value.name or ""].count)
+
+
+def _kept(module: Module, units: Sequence[Unit], options: Static) -> set[str]:
+    """Return the names of units that `keep` names.
+
+    Raises:
+        PassError: a pattern matches no node of the module.
+    """
+
+    def matches(node: ir.Node, pattern: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for name in (*provenance.origins(node), node.name or ""))
+
+    nodes = list(module.nodes())
+    for pattern in options.keep:
+        if not any(matches(node, pattern) for node in nodes):
+            raise PassError(f'`keep=["{pattern}"]` matches no layer of the module', help="`mopt show` lists them")
+    return {
+        unit.name
+        for unit in units
+        if any(matches(node, pattern) for node in (unit.node, *unit.folded[:1]) for pattern in options.keep)
+    }
+
+
+def _raise_opset(module: Module, context: Context) -> tuple[Module, str]:
+    before = module.opset
+    if before >= OPSET:
+        return module, ""
+    from mopt.passes.convert.opset import Opset
+
+    raised = Opset(to=OPSET).run(module, context).module
+    return raised, f"opset raised from {before} to {raised.opset}: DequantizeLinear has an axis from {OPSET} on"
+
+
+def _left(left: Mapping[str, Sequence[ir.Node]]) -> list[Note]:
+    return [
+        Note(f"{len(nodes)} left in float, {reason}", nodes=tuple(node.name or "" for node in nodes))
+        for reason, nodes in left.items()
+    ]
+
+
+def _inner(module: Module) -> list[Note]:
+    """Say what is out of reach: nodes of inner graphs and functions, custom operators."""
+    outer = set(module.graph)
+    weighted = ("Conv", "MatMul", "Gemm", "ConvTranspose", "LSTM", "GRU")
+    inner = tuple(
+        node.name or "" for node in module.nodes(functions=True) if node not in outer and node.op_type in weighted
+    )
+    custom = tuple(node.name or "" for node in module.graph if node.domain not in ("", "ai.onnx"))
+    notes = [Note(f"{len(inner)} nodes of inner graphs and functions left alone", nodes=inner)] if inner else []
+    return notes + ([Note(f"{len(custom)} operators of other domains left alone", nodes=custom)] if custom else [])
