@@ -143,12 +143,18 @@ def _zero_share(weight: Weight | Codebook) -> float:
 
 
 def _distinct(weight: Weight | Codebook) -> float:
-    """Return the number of different values, those of a quantised weight as it is stored."""
+    """Return the number of different values; of a quantised weight those of one slice, if each slice has a scale."""
     import numpy as np
 
     array = weight.numpy()
+    if array.dtype.kind == "f":
+        return float(np.unique(array.astype(np.float64)).size)  # numpy 2.4 sorts float16 wrongly on some processors
     # Types of fewer than 8 bits are numpy extensions without an order.
-    return float(np.unique(array.astype(np.float64) if array.dtype.kind == "V" else array).size)
+    array = array.astype(np.int64)
+    counts = [np.unique(array).size]
+    for axis in {0, array.ndim - 1} if array.ndim > 1 else ():
+        counts.append(max((np.unique(part).size for part in np.moveaxis(array, axis, 0)), default=0))
+    return float(min(counts))
 
 
 def inherited(operation: Pass, promises: tuple[Promise, ...]) -> tuple[Promise, ...]:

@@ -75,6 +75,8 @@ def promise(before: Module, after: Module) -> tuple[Clusters, ...]:
     """Return the promise: every weight that became a codebook, its elements, and its number of different values."""
     known = {book.name for book in codebooks(before)}
     entries = tuple(
-        (book.name, book.size, int(np.unique(book.numpy()).size)) for book in codebooks(after) if book.name not in known
+        (book.name, book.size, int(np.unique(book.numpy().astype(np.float64)).size))
+        for book in codebooks(after)
+        if book.name not in known
     )
     return (Clusters(entries),) if entries else ()

@@ -39,21 +39,21 @@ def kmeans(array: NDArray[Any], clusters: int, *, keep_zeros: bool) -> tuple[NDA
         The centroids, ascending, in the array's type (all different, at most `clusters`), and for each element the
         index of its nearest one (the lower among equally near), of the array's shape.
     """
-    exact = np.unique(array)
-    if exact.size <= clusters:
-        return exact, np.searchsorted(exact, array).astype(np.uint8)
-    values, counts = np.unique(array.astype(np.float64), return_counts=True)
+    # Everything is sorted in double precision: numpy 2.4 sorts float16 wrongly on processors with AVX512-FP16.
+    reals = array.astype(np.float64)
+    values, counts = np.unique(reals, return_counts=True)
+    if values.size <= clusters:
+        return values.astype(array.dtype), np.searchsorted(values, reals).astype(np.uint8)
     pinned = keep_zeros and bool(np.any(values == 0))
     if pinned:
         values, counts = values[values != 0], counts[values != 0]
     centroids = _settle(values, counts, _start(values, counts, clusters - pinned), pinned)
-    kept: NDArray[Any] = np.unique(centroids.astype(array.dtype))
-    borders = (kept[1:].astype(np.float64) + kept[:-1].astype(np.float64)) / 2
-    indices = np.searchsorted(borders, array).astype(np.uint8)
+    kept = np.unique(centroids.astype(array.dtype).astype(np.float64))
+    indices = np.searchsorted((kept[1:] + kept[:-1]) / 2, reals).astype(np.uint8)
     used = np.zeros(kept.size, bool)
     used[indices.reshape(-1)] = True
     renumbered = (np.cumsum(used) - 1).astype(np.uint8)
-    return kept[used], renumbered[indices]
+    return kept[used].astype(array.dtype), renumbered[indices]
 
 
 def inertia(array: NDArray[Any], centroids: NDArray[Any], indices: NDArray[np.uint8]) -> float:

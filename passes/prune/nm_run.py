@@ -51,7 +51,8 @@ def prune(module: Module, options: NM) -> PassResult:
 
 def smallest_of_each(array: NDArray[Any], axis: int, keep: int, of: int) -> NDArray[np.bool_]:
     """Mark the `of - keep` smallest magnitudes of every `of` neighbours along an axis, earlier ones first."""
-    moved = np.moveaxis(np.abs(array), axis, -1)
+    # In double precision: numpy 2.4 sorts float16 wrongly on processors with AVX512-FP16.
+    moved = np.moveaxis(np.abs(array).astype(np.float64), axis, -1)
     groups = moved.reshape(*moved.shape[:-1], moved.shape[-1] // of, of)
     order = np.argsort(groups, axis=-1, kind="stable")
     marked = np.zeros(groups.shape, bool)

@@ -18,7 +18,9 @@ from mopt.ir import Module, from_proto, load, provenance, to_proto, verify
 from mopt.passes.cluster.expand import Expand
 from mopt.passes.cluster.kmeans import KMeans
 from mopt.passes.contract import Clusters, PassError, Sparsity
+from mopt.passes.convert.float16 import Float16
 from mopt.passes.prune.magnitude import Magnitude
+from mopt.passes.quantize.dynamic import Dynamic
 from mopt.passes.simplify.rules import Rules
 from mopt.runtime.compare import compare_modules
 from mopt.runtime.inputs import binding_sets, seeded_inputs
@@ -199,6 +201,18 @@ def test_odd_sizes_and_small_weights() -> None:
     assert set(books) == {"first", "w", "r"}
     assert books["first"].numpy().shape == (97, 95)
     assert any("fewer than 9200 elements" in note.message for note in result.notes) == (95 * 96 < 9200)
+
+
+def test_clusters_survive_half_precision_and_dynamic_quantisation() -> None:
+    operation, before = KMeans(16), network()
+    after = run(operation, before)
+    promises = operation.promises(before, after)
+    half = Float16().run(after.clone(), CONTEXT).module
+    assert {book.table.dtype.name for book in codebooks(half) if book.table.dtype} == {"FLOAT16"}
+    check_promises(half, promises)
+    integers = Dynamic().run(run(Expand(), after), CONTEXT).module
+    assert {"MatMulInteger"} <= {node.op_type for node in integers.nodes()}
+    check_promises(integers, promises)
 
 
 def test_half_precision() -> None:
