@@ -8,6 +8,7 @@ from typing import Final
 import onnx_ir as ir
 from mopt.analysis.coupling import elementwise, layout, linear, reshape
 from mopt.analysis.coupling.couplings import Couplings
+from mopt.analysis.coupling.sharing import separate
 from mopt.analysis.sizes import bind, resolve
 from mopt.ir import Module
 from mopt.ir.dtypes import dims
@@ -55,7 +56,11 @@ RULES: Final[Mapping[str, Rule]] = {
 
 
 def couplings(module: Module) -> Couplings:
-    """Analyse the main graph of a module, whose shapes are inferred (and stored in it) for that."""
+    """Analyse the main graph of a module.
+
+    In the module, shapes are inferred and stored, and vectors that several nodes share are separated (see `sharing`).
+    """
+    separate(module)
     c = Couplings(_sizes(module), module.opset)
     for value in module.graph.inputs:
         c.fix_all([value], f"input `{value.name}` of the model")
