@@ -116,18 +116,27 @@ def _found(
 ) -> Iterator[tuple[str, float, float]]:
     """Yield each promised weight that is there, what was promised of it, and what is measured."""
     strangers: dict[int, list[float]] | None = None
-    for name, (size, figure) in promised.items():
-        if name in weights and weights[name].size == size:
+    for name, (wanted_size, figure) in promised.items():
+        if name in weights and weights[name].size == wanted_size:
             yield name, figure, measure(weights[name])
             continue
         if strangers is None:
             strangers = defaultdict(list)
-            sizes = {size for size, _ in promised.values()}
+            sizes = {wanted for wanted, _ in promised.values()}
             for other in weights.values():
-                if other.name not in promised and other.size in sizes:
-                    strangers[other.size].append(measure(other))
-        if strangers[size]:
-            yield name, figure, best(strangers[size])
+                size = _elements(other) if other.name not in promised else 0
+                if size in sizes:
+                    strangers[size].append(measure(other))
+        if strangers[wanted_size]:
+            yield name, figure, best(strangers[wanted_size])
+
+
+def _elements(weight: Weight | Codebook) -> int:
+    """Return the number of elements, those that a packed weight stands for."""
+    from mopt.analysis.codebook import Codebook
+    from mopt.analysis.parameters import count_parameters
+
+    return weight.size if isinstance(weight, Codebook) else count_parameters(weight)[0] or weight.size
 
 
 def _zero_share(weight: Weight | Codebook) -> float:

@@ -10,14 +10,16 @@ import numpy as np
 import onnx
 import pytest
 from mopt.analysis.cost import cost
+from mopt.build.contracts import ContractError, check_promises
 from mopt.ir import Module, from_proto, load, provenance, to_proto, verify
 from mopt.passes.contract import PassError
+from mopt.passes.prune.magnitude import Magnitude
 from mopt.passes.quantize import blocks
 from mopt.passes.quantize.weights import Weights
 from mopt.runtime.compare import compare_modules
 from mopt.runtime.inputs import binding_sets
 from mopt.runtime.ort import OrtRunner
-from mopt.values import Location
+from mopt.values import Location, Ratio
 from onnx import numpy_helper
 
 CONTEXT: Any = SimpleNamespace(seed=0, bindings={}, progress=lambda *_: nullcontext())
@@ -157,6 +159,17 @@ def test_refusals() -> None:
     next(w for w in poisoned.weights()).replace(np.full((100, 70), np.nan, np.float32))
     with pytest.raises(PassError, match=r"weight `w` .* holds NaN"):
         quantized(poisoned)
+
+
+@pytest.mark.parametrize("form", ["nbits", "blocks"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_promised_zeros_are_kept_and_looked_for_in_packed_weights(bits: int, form: Any) -> None:
+    pruning, before = Magnitude(Ratio(0.5)), module("matmul")
+    pruned = pruning.run(before.clone(), CONTEXT).module
+    (promise,) = pruning.promises(before, pruned)
+    check_promises(quantized(pruned, bits=bits, form=form)[0], (promise,))
+    with pytest.raises(ContractError, match=r"`w` was promised 50.00% zeros"):
+        check_promises(quantized(before, bits=bits, form=form)[0], (promise,))
 
 
 def test_deterministic() -> None:
