@@ -65,6 +65,7 @@ class DriftMeter:
 
         if digest not in self._outputs:
             with OrtRunner(module) as runner:
+                module.let_go()
                 self._outputs[digest] = [runner.run(cast_feeds(arrays, runner.inputs)) for _, arrays in feeds]
             while len(self._outputs) > _KEPT:
                 self._outputs.popitem(last=False)

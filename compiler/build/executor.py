@@ -150,6 +150,7 @@ class Executor:
                 result = source.load(scratch, self._plan.recipe.seed)
                 check_valid(result.module)
                 digest = self._store.put_module(result.module)
+                result.module.let_go()
         except (SourceError, LocationError) as error:
             return self._failed(step, "source", str(error))
         except ContractError as error:
@@ -224,6 +225,8 @@ class Executor:
         given = operation.promises(before, after)
         check_promises(after, given)
         digest = self._store.put_module(after)
+        before.let_go()
+        after.let_go()
         if self._meter is None:
             self._meter = DriftMeter(self._plan.recipe.seed)
         drift = self._meter.measure((root, self._store.get_module(root)), (parent, before), (digest, after))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -103,3 +103,29 @@ def write_tensor(tensor: ir.TensorProtocol, file: Writer) -> int:
     body = tensor.tobytes()
     file.write(body)
     return len(body)
+
+
+def let_go(tensors: Iterable[ir.TensorProtocol]) -> None:
+    """Give the memory of mapped tensors back to the system; they are read from their files again when used.
+
+    Pages of a mapped file stay resident after they were read, and count as this process's memory.
+    """
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    seen: set[int] = set()
+    for tensor in tensors:
+        mapping = _mapping(tensor)
+        if mapping is not None and id(mapping) not in seen and not mapping.closed:
+            seen.add(id(mapping))
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapping(tensor: ir.TensorProtocol) -> mmap.mmap | None:
+    """Return the mapping under a tensor: onnx_ir's own, or that of the array it views."""
+    raw = getattr(tensor, "raw", None)
+    if isinstance(raw, mmap.mmap):
+        return raw
+    base: Any = raw if isinstance(raw, np.ndarray) else None
+    while isinstance(base, (np.ndarray, memoryview)):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return base if isinstance(base, mmap.mmap) else None

@@ -113,6 +113,12 @@ class Module:
             self._views[target] = _dataflow.build(target)
         return self._views[target]
 
+    def let_go(self) -> None:
+        """Give the memory of weights that are mapped from files back to the system, until they are used again."""
+        from mopt.ir.mapped import let_go
+
+        let_go(weight.tensor for weight in self.weights())
+
     def infer_shapes(self) -> Inference:
         """Infer types and shapes of all values from the inputs' on, and store them; see `mopt.ir.shapes`."""
         from mopt.ir import shapes

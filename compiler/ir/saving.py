@@ -14,7 +14,7 @@ import onnx_ir as ir
 from mopt.ir import wire
 from mopt.ir.bare import forget_inferable
 from mopt.ir.errors import IRError, SaveError
-from mopt.ir.mapped import write_tensor
+from mopt.ir.mapped import let_go, write_tensor
 from mopt.ir.module import Module
 from mopt.ir.proto import root_cause
 from mopt.ir.provenance import strip_proto
@@ -70,6 +70,8 @@ def save(
             commit()
     except OSError as error:
         raise SaveError(f"{file} can't be written: {os.strerror(error.errno or 0)}; nothing was changed") from error
+    finally:
+        let_go(tensors)
     return [file]
 
 

@@ -74,7 +74,7 @@ def main() -> int:
 def _measure(model: Model, folder: Path, repeats: int, timeout: float) -> dict[str, Any]:
     try:
         source = model.obtain(folder)
-    except Exception as error:  # noqa: BLE001  a missing package, a failed export: a row
+    except Exception as error:
         return {"model": model.name, "skipped": f"{type(error).__name__}: {error}"[:200], "verdict": "skipped"}
     row: dict[str, Any] = {
         "model": model.name,
@@ -169,7 +169,7 @@ def _outputs(path: Path, model: Model) -> dict[str, Any]:
             values.append(dict(zip(names, first, strict=True)))
             varies &= all(_relative(a, b) > 1e-3 for a, b in zip(first, second, strict=True))
         return {"loads": True, "values": values, "varies": varies if model.shapes else None}
-    except Exception as error:  # noqa: BLE001  onnxruntime raises a family of unrelated types
+    except Exception as error:
         return {"loads": False, "problem": str(error).splitlines()[0][:200], "varies": None}
 
 
