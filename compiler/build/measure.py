@@ -83,7 +83,9 @@ class Judge:
         if known is None:
             from mopt.analysis.cost import cost
 
-            found = cost(self._store.get_module(snapshot), bindings)
+            module = self._store.get_module(snapshot)
+            found = cost(module, bindings)
+            module.let_go()
             known = {"parameters": found.parameters, "nonzero": found.nonzero, "macs": found.macs}
             self._store.put_record("cost", key, known)
         return known

@@ -16,11 +16,14 @@ REFERENCE = (
 @click.command("show", epilog=REFERENCE)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--graph", is_flag=True, help="Print every node in the text form.")
+@click.option(
+    "--groups", is_flag=True, help="List the groups of channels that must be cut together, and what can't be."
+)
 @click.option("--all", "show_all", is_flag=True, help="Fold nothing.")
 @click.option("--bind", multiple=True, metavar="DIM=SIZE", help="Size of a dynamic dimension, for MACs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show_command(model: Path, graph: bool, show_all: bool, bind: tuple[str, ...], as_json: bool) -> int:
-    """Show what MODEL is made of: interface, operators, cost, weights."""
+def show_command(model: Path, graph: bool, groups: bool, show_all: bool, bind: tuple[str, ...], as_json: bool) -> int:
+    """Show what MODEL is made of: interface, operators, cost, weights; or its nodes, or its groups of channels."""
     from mopt.cli.building import _size, overrides
     from mopt.driver.references import load_reference
 
@@ -29,6 +32,15 @@ def show_command(model: Path, graph: bool, show_all: bool, bind: tuple[str, ...]
         from mopt.ir import print_module
 
         print(print_module(module))
+        return 0
+    if groups:
+        from mopt.analysis.coupling import groups as groups_of
+
+        found = groups_of(module)
+        if as_json:
+            print(json.dumps([group.to_json() for group in found], ensure_ascii=False, indent=1))
+        else:
+            print("\n".join(str(group) for group in found) or "no layer of this model makes channels")
         return 0
     from mopt.show import render_terminal, show
 

@@ -126,7 +126,10 @@ class Output:
             from mopt.diff import diff, render_terminal
             from rich.console import Console
 
-            found = diff(self._store.get_module(before), self._store.get_module(after), labels=labels, step=operation)
+            sides = self._store.get_module(before), self._store.get_module(after)
+            found = diff(*sides, labels=labels, step=operation)
+            for side in sides:
+                side.let_go()
             console = Console(record=True, width=120, file=io.StringIO(), color_system=None)
             render_terminal(found, console)
             record = {"summary": found.summary(), "json": found.to_json(), "text": console.export_text()}

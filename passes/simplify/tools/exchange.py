@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from mopt.analysis.codebook import codebooks
 from mopt.ir import Module, from_proto, to_proto, verify
 from mopt.ir.interface import interface_changes, interface_of
 from mopt.ir.provenance import inherit
@@ -38,9 +39,13 @@ def pack(module: Module, lift_above: int) -> Parcel:
     """
     light = module.clone()
     lifted: dict[str, ir.TensorProtocol] = {}
+    # A tool would look a small codebook's indices up, and so write the clustered weight out.
+    indices = {book.indices for book in codebooks(light)}
     for name, value in list(light.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.nbytes <= lift_above or value.is_graph_input() or value.is_graph_output():
+        if tensor is None or value.is_graph_input() or value.is_graph_output():
+            continue
+        if tensor.nbytes <= lift_above and value not in indices:
             continue
         lifted[name] = tensor
         del light.graph.initializers[name]
