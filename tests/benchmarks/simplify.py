@@ -62,6 +62,11 @@ def main() -> int:
             row = _measure(model, folder, options.repeats, options.timeout)
             rows.append(row)
             print(_line(row), flush=True)
+    if options.output and options.output.exists() and options.models != "*":
+        # A part of the models was measured again: the others' rows stay.
+        measured = {row["model"]: row for row in rows}
+        known = json.loads(options.output.read_text(encoding="utf-8"))["rows"]
+        rows = [measured.pop(row["model"], row) for row in known] + list(measured.values())
     failed = [row["model"] for row in rows if row["verdict"] != "ok" and "skipped" not in row]
     report = {"hardware": _hardware(), "versions": _versions(), "tolerance": TOLERANCE, "rows": rows, "failed": failed}
     if options.output:
