@@ -6,7 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# CI runs the same examples every time; at a desk, new ones are drawn.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 EXAMPLE = Path(__file__).parent / "plugin" / "example"
 
