@@ -13,7 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mopt.build.rows import Latency, Row
+from mopt.fingerprint import fingerprint_files
+from mopt.plugin import canonical
 from mopt.runtime.contract import DataError, RunError
+from mopt.store.files import digest_of
 
 if TYPE_CHECKING:
     from mopt.build.artifacts import Emitted, Emitter
@@ -107,9 +110,8 @@ def app_rows(
             continue
         parts = {part: emitter.open(emitted[pipeline]).run for part, pipeline in declaration.parts.items()}
         runner = AppRunner(declaration, parts)
-        key = "/".join(emitted[pipeline].key for pipeline in declaration.parts.values())
         row = _summed(name, emitter.name, [rows[pipeline] for pipeline in declaration.parts.values()])
-        found[name] = replace(row, metrics=judge.app_metrics(name, runner, f"{declaration.program}:{key}"))
+        found[name] = replace(row, metrics=judge.app_metrics(name, runner, _key(declaration, emitted)))
         if time_them and (evaluation := _evaluation(judge, name)) is not None:
             split = data.split(evaluation.data)
             chosen = [
@@ -137,6 +139,18 @@ def app_rows(
             )
             found[name] = replace(found[name], latency={1: latency}, baseline=base)
     return list(found.values())
+
+
+def _key(declaration: AppDecl, emitted: Mapping[str, Emitted]) -> str:
+    """Digest what decides an app's outputs: its code with what it imports, its settings, its parts."""
+    return digest_of(
+        [
+            fingerprint_files(declaration.program),
+            declaration.program.attribute,
+            canonical(declaration.options),
+            {part: emitted[pipeline].key for part, pipeline in declaration.parts.items()},
+        ]
+    )
 
 
 def _evaluation(judge: Judge, name: str) -> Evaluate | None:

@@ -190,7 +190,10 @@ class Assembly:
         return any(metric in one.metrics and _matches(one.pipelines, names) for one in self._evaluations)
 
     def _check_globs(self, pipelines: Pipelines) -> None:
-        everything = [pipelines.state(name) for name in pipelines.done]
+        apps = (
+            node.name.text for node in self._declarations if isinstance(node, syntax.Declaration) and node.kind == "app"
+        )
+        everything = [*(pipelines.state(name) for name in pipelines.done), *((app, "", "") for app in apps)]
         known = sorted({name for names in everything for name in names if name})
         for node in self._settings("evaluate"):
             for argument in node.call.arguments:
