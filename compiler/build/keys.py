@@ -16,7 +16,6 @@ from mopt.runtime.contract import Sizes
 from mopt.store.files import digest_of
 from mopt.values import DataRef, LossRef, MetricRef, ModelRef
 
-
 _SHARED = ("ir", "rewrite", "analysis")
 """The parts of mopt that every pass, source and target stands on."""
 
