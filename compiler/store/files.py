@@ -38,6 +38,10 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise StoreError(
                 f"{path} can't be written ({error.strerror}); choose another --store or --output"
             ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise StoreError(
+                f"{path}: a file stands where a folder is needed; choose another --store or --output"
+            ) from error
         raise StoreError(f"{path}: {error.strerror or error}") from error
 
 

@@ -12,6 +12,7 @@ from mopt.passes.contract import Context, Note, PassError, PassResult
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.dynamic_graph import Editor
 from mopt.passes.quantize.dynamic_operators import REWRITES, Limits, constant
+from mopt.passes.quantize.preparation import left_in_float, raise_opset
 
 if TYPE_CHECKING:
     from mopt.passes.quantize.dynamic import Dynamic
@@ -31,7 +32,7 @@ def quantize(module: Module, options: Dynamic, context: Context) -> PassResult:
             node=quantized.name,
             help="start the pipeline from the float model",
         )
-    module, raised = _raise_opset(module, context)
+    module, raised = raise_opset(module, context, OPSET, f"DynamicQuantizeLinear needs {OPSET}")
     # Shapes stored in a file may be stale; nothing below reads one before it was inferred afresh.
     module.infer_shapes()
     editor = Editor(module, signed=options.weights == "int8")
@@ -49,7 +50,7 @@ def quantize(module: Module, options: Dynamic, context: Context) -> PassResult:
         else:
             left[f"{operator}: {reason}"].append(node)
     if not done and not raised:
-        return PassResult(module, False, (Note("nothing was quantised", severity="warning"), *_left(left)))
+        return PassResult(module, False, (Note("nothing was quantised", severity="warning"), *left_in_float(left)))
     module.touch()
     counts = ", ".join(f"{count} {operator}" for operator, count in sorted(done.items())) or "nothing"
     notes = [Note(f"quantised {counts}: {editor.elements:,} weights in 8 bits")]
@@ -57,7 +58,7 @@ def quantize(module: Module, options: Dynamic, context: Context) -> PassResult:
         notes.append(Note(raised))
     if done.get("LSTM"):
         notes.append(Note("DynamicQuantizeLSTM is onnxruntime's own operator: other runtimes refuse the model"))
-    return PassResult(module, True, (*notes, *_left(left)))
+    return PassResult(module, True, (*notes, *left_in_float(left)))
 
 
 def _reads_float_weight(node: ir.Node) -> bool:
@@ -79,24 +80,3 @@ def _refused(node: ir.Node, options: Dynamic) -> str | None:
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in options.skip for name in names):
         return "named by `skip`"
     return None
-
-
-def _raise_opset(module: Module, context: Context) -> tuple[Module, str]:
-    """Bring the module to an opset that has the operators; return it, and what to say of it."""
-    before = module.opset
-    if before >= OPSET:
-        return module, ""
-    from mopt.passes.convert.opset import Opset
-
-    raised = Opset(to=OPSET).run(module, context).module
-    return raised, f"opset raised from {before} to {raised.opset}: DynamicQuantizeLinear needs {OPSET}"
-
-
-def _left(left: dict[str, list[ir.Node]]) -> list[Note]:
-    return [
-        Note(
-            f"{len(nodes)} left in float, {reason}",
-            nodes=tuple(node.name or "" for node in nodes),
-        )
-        for reason, nodes in left.items()
-    ]

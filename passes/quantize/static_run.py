@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
@@ -12,6 +12,7 @@ from mopt.ir import Module, provenance
 from mopt.passes.contract import Context, Note, PassError, PassResult
 from mopt.passes.quantize.calibration import Calibration, calibrate, open_split
 from mopt.passes.quantize.detect import first_quantized
+from mopt.passes.quantize.preparation import left_in_float, raise_opset
 from mopt.passes.quantize.static_graph import Writer
 from mopt.passes.quantize.static_placement import place
 from mopt.passes.quantize.static_sensitivity import regrids, sensitive
@@ -33,7 +34,7 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
             node=quantized.name,
             help="start the pipeline from the float model",
         )
-    module, raised = _raise_opset(module, context)
+    module, raised = raise_opset(module, context, OPSET, f"DequantizeLinear has an axis from {OPSET} on")
     module.infer_shapes()
     units, left = find_units(module, regrid=regrids(options))
     kept = _kept(module, units, options)
@@ -43,7 +44,9 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     found = sensitive(module, units, kept, seen, split, options, context) if options.budget > 0 else ()
     placement = place(units, seen.shapes, kept | {item.unit for item in found})
     if not placement.units:
-        return PassResult(module, bool(raised), (Note("nothing was quantised", severity="warning"), *_left(left)))
+        return PassResult(
+            module, bool(raised), (Note("nothing was quantised", severity="warning"), *left_in_float(left))
+        )
     counts = Counter(unit.node.op_type for unit in placement.units)
     chosen = {unit.name for unit in placement.units}
     floats = [unit for unit in units if unit.name not in chosen and unit.name not in kept]
@@ -67,7 +70,7 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     cheap = tuple(unit.name for unit in floats if unit.name not in sensitive_names)
     if cheap:
         notes.append(Note(f"{len(cheap)} left in float where bytes would not save time", nodes=cheap))
-    return PassResult(module, True, (*notes, *_left(left), *_inner(module)))
+    return PassResult(module, True, (*notes, *left_in_float(left), *_inner(module)))
 
 
 def _observed(units: Sequence[Unit]) -> dict[str, int | None]:
@@ -105,23 +108,6 @@ def _kept(module: Module, units: Sequence[Unit], options: Static) -> set[str]:
         for unit in units
         if any(matches(node, pattern) for node in (unit.node, *unit.folded[:1]) for pattern in options.keep)
     }
-
-
-def _raise_opset(module: Module, context: Context) -> tuple[Module, str]:
-    before = module.opset
-    if before >= OPSET:
-        return module, ""
-    from mopt.passes.convert.opset import Opset
-
-    raised = Opset(to=OPSET).run(module, context).module
-    return raised, f"opset raised from {before} to {raised.opset}: DequantizeLinear has an axis from {OPSET} on"
-
-
-def _left(left: Mapping[str, Sequence[ir.Node]]) -> list[Note]:
-    return [
-        Note(f"{len(nodes)} left in float, {reason}", nodes=tuple(node.name or "" for node in nodes))
-        for reason, nodes in left.items()
-    ]
 
 
 def _inner(module: Module) -> list[Note]:

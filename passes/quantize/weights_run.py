@@ -12,6 +12,7 @@ from mopt.ir import Module, provenance
 from mopt.passes.contract import Context, Note, PassError, PassResult
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.dynamic_operators import constant
+from mopt.passes.quantize.preparation import raise_opset
 from mopt.passes.quantize.weights_gptq import second_moments
 from mopt.passes.quantize.weights_graph import Quantizer
 from numpy.typing import NDArray
@@ -118,12 +119,8 @@ def _refused(node: ir.Node, options: Weights) -> str | None:
 
 def _raise_opset(module: Module, options: Weights, context: Context) -> tuple[Module, str]:
     """Bring the module to an opset that has what `options` asks for; return it, and what to say of it."""
-    before = module.opset
     present = {node.op_type for node in module.nodes() if node.domain == ""} & set(options.operators)
     needed = present - {"Gather"} if options.form == "blocks" else present & _RESTORED
-    if before >= _OPSET or not needed:
+    if not needed:
         return module, ""
-    from mopt.passes.convert.opset import Opset
-
-    raised = Opset(to=_OPSET).run(module, context).module
-    return raised, f"opset raised from {before} to {raised.opset}: blocks in DequantizeLinear need {_OPSET}"
+    return raise_opset(module, context, _OPSET, f"blocks in DequantizeLinear need {_OPSET}")
