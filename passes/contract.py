@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from mopt.values import DataRef
+from mopt.values import DataRef, LossRef, MetricRef
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
-    from mopt.runtime.contract import Split
+    from mopt.runtime.contract import Loss, Metric, Split
 
 
 class PassError(Exception):
@@ -30,11 +30,15 @@ class PassError(Exception):
 
 @dataclass(frozen=True)
 class Note:
-    """Something a reader of the report should know: a node skipped and why, a tool dropped."""
+    """Something a reader of the report should know: a node skipped and why, a tool dropped.
+
+    `figures` holds numbers behind the message (a loss curve) as JSON data; they go into `results.json`.
+    """
 
     message: str
     severity: Literal["info", "warning"] = "info"
     nodes: tuple[str, ...] = ()
+    figures: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,23 @@ class Context(Protocol):
     def scratch(self) -> Path:
         """An empty folder, removed when the step ends."""
 
+    @property
+    def checkpoints(self) -> Path:
+        """A folder of this step alone (it need not exist yet), kept until the step succeeds.
+
+        A killed or interrupted step finds it again when the same command is run again.
+        """
+
+    @property
+    def promises(self) -> tuple[Promise, ...]:
+        """What earlier steps promised and this one must keep."""
+
+    def loss(self, reference: LossRef) -> Loss:
+        """Return a declared or built-in loss."""
+
+    def metric(self, reference: MetricRef) -> tuple[Metric | Loss, Literal["min", "max"]]:
+        """Return a declared or built-in metric (or a loss that serves as one), and which direction is better."""
+
     def split(self, reference: DataRef) -> Split:
         """Return the samples a data reference names."""
 
@@ -123,7 +144,10 @@ class Pass:
         breaks: kinds of promise of earlier passes that do not hold after it.
         needs_float: it can't work on a graph that is quantised already.
         quantizes: it leaves a quantised graph.
-        trains: it trains (and so can't follow a pass with `quantizes`).
+        trains: it trains (and so can't follow a pass with `quantizes`). Where several processes train together
+            (`accelerate launch`), all of them run it, and no other pass.
+        stands_on: further packages of mopt whose code decides the result (`"runtime.training"`), beside the pass's
+            own folder and the parts that every pass stands on; they enter the cache key.
     """
 
     name: ClassVar[str] = ""
@@ -137,6 +161,7 @@ class Pass:
     needs_float: ClassVar[bool] = False
     quantizes: ClassVar[bool] = False
     trains: ClassVar[bool] = False
+    stands_on: ClassVar[tuple[str, ...]] = ()
 
     def run(self, module: Module, context: Context) -> PassResult:
         """Rewrite `module` (which the pass owns and may change in place) and return the result.

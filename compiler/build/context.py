@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from mopt.build.progress import Activity, Reporter
     from mopt.ir import Module
-    from mopt.runtime.contract import Split
-    from mopt.values import DataRef
+    from mopt.passes.contract import Promise
+    from mopt.recipe import Recipe
+    from mopt.runtime.contract import Loss, Metric, Split
+    from mopt.values import DataRef, LossRef, MetricRef
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,20 @@ class StepContext:
     reporter: Reporter
     open_split: Callable[[DataRef], Split]
     load_model: Callable[[str], Module]
+    recipe: Recipe
+    checkpoints: Path
+    promises: tuple[Promise, ...] = ()
+
+    def loss(self, reference: LossRef) -> Loss:
+        """Return a declared or built-in loss."""
+        return self.recipe.losses[reference.name].loss
+
+    def metric(self, reference: MetricRef) -> tuple[Metric | Loss, Literal["min", "max"]]:
+        """Return a metric (or a loss that serves as one), and which direction is better."""
+        if reference.name in self.recipe.metrics:
+            declaration = self.recipe.metrics[reference.name]
+            return declaration.metric, declaration.goal
+        return self.recipe.losses[reference.name].loss, "min"
 
     def split(self, reference: DataRef) -> Split:
         """Return the samples a data reference names."""

@@ -182,7 +182,7 @@ class Executor:
                 return known
             started = time.perf_counter()
             with self._reporter.activity(text), self._store.scratch() as scratch:
-                outcome = self._run_and_check(step, operation, parent, promises, root, scratch)
+                outcome = self._run_and_check(step, operation, parent, promises, root, scratch, key)
         except PassError as error:
             where = f" (node `{error.node}`)" if error.node else ""
             return self._failed(step, "pass", f"{error}{where}", error.help or "")
@@ -196,6 +196,7 @@ class Executor:
             return self._unexpected(step, error)
         outcome = Outcome(**{**outcome.__dict__, "seconds": time.perf_counter() - started})
         self._store.put_record("steps", key, outcome.to_record())
+        self._store.drop_checkpoints(key)
         self._reporter.line(f"  {text}  {outcome.seconds:.2f} s  {_drift_text(outcome.drift)}".rstrip())
         for note in outcome.notes:
             if note.severity == "warning":
@@ -203,24 +204,38 @@ class Executor:
         return outcome
 
     def _run_and_check(
-        self, step: PlanStep, operation: Any, parent: str, promises: tuple[Any, ...], root: str, scratch: Path
+        self,
+        step: PlanStep,
+        operation: Any,
+        parent: str,
+        promises: tuple[Any, ...],
+        root: str,
+        scratch: Path,
+        key: str,
     ) -> Outcome:
         from mopt.build.context import StepContext
         from mopt.build.drift import DriftMeter
 
+        held = inherited(operation, promises)
         context = StepContext(
-            self._plan.recipe.seed, self._plan.recipe.profile.bind, scratch, self._reporter, self._open_split, self.load
+            seed=self._plan.recipe.seed,
+            bindings=self._plan.recipe.profile.bind,
+            scratch=scratch,
+            reporter=self._reporter,
+            open_split=self._open_split,
+            load_model=self.load,
+            recipe=self._plan.recipe,
+            checkpoints=self._store.checkpoints(key),
+            promises=held,
         )
         result = operation.run(self._store.get_module(parent), context)
         after = result.module
         if not result.modified:
             # Nothing changed: the snapshot before is the snapshot after, bit for bit.
-            kept = inherited(operation, promises)
-            return Outcome(step.id, parent, modified=False, notes=result.notes, promises=kept)
+            return Outcome(step.id, parent, modified=False, notes=result.notes, promises=held)
         before = self._store.get_module(parent)
         check_valid(after)
         check_interface(before, after, dtypes_may_change=operation.dtypes_may_change)
-        held = inherited(operation, promises)
         check_promises(after, held)
         given = operation.promises(before, after)
         check_promises(after, given)

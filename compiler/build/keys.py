@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,7 +32,15 @@ def _implementation(cls: type) -> str:
         return "unknown"
     shared = [_folder(Path(mopt.__file__).resolve().parent / part) for part in _SHARED]
     own = cls.__module__.partition(".")[0] == "mopt"
-    return digest_of([_folder(folder), *(shared if own else ())])
+    further = [_folder(_package(name)) for name in getattr(cls, "stands_on", ())]
+    return digest_of([_folder(folder), *(shared if own else ()), *further])
+
+
+def _package(name: str) -> Path:
+    """Return the folder of a package of mopt (`runtime.training`), importing nothing of it but its parents."""
+    spec = importlib.util.find_spec(f"mopt.{name}")
+    assert spec is not None and spec.origin is not None, name
+    return Path(spec.origin).resolve().parent
 
 
 @functools.cache

@@ -97,7 +97,9 @@ class Outcome:
             modified=record["modified"],
             seconds=record["seconds"],
             cached=True,
-            notes=tuple(Note(n["message"], n["severity"], tuple(n["nodes"])) for n in record["notes"]),
+            notes=tuple(
+                Note(n["message"], n["severity"], tuple(n["nodes"]), n.get("figures")) for n in record["notes"]
+            ),
             drift=record["drift"],
             promises=tuple(_promise(entry) for entry in record["promises"]),
         )

@@ -89,6 +89,7 @@ class Output:
                         diff=summary,
                         notes=tuple(note.message for note in outcome.notes),
                         failure=outcome.failure,
+                        figures=tuple(note.figures for note in outcome.notes if note.figures),
                     )
                 )
             found[name] = tuple(reports)

@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step of a pipeline, for the report."""
+    """One step of a pipeline, for the report. `figures` are the numbers behind its notes (a loss curve)."""
 
     label: str
     text: str
@@ -25,6 +25,7 @@ class StepReport:
     diff: str
     notes: tuple[str, ...]
     failure: Failure | None = None
+    figures: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
 """`Store`: what has been finished, found again by content. Safe for several processes at once.
 
 Layout below its root: `tensors/` (one file a tensor), `snapshots/` (graphs), `records/<kind>/` (JSON: finished
-steps, measurements), `artifacts/` (folders a target emitted), `tmp/` (work in progress).
+steps, measurements), `artifacts/` (folders a target emitted), `checkpoints/` (where unfinished steps stopped),
+`tmp/` (work in progress).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +22,9 @@ from mopt.store.files import StoreError, read_json, storage_errors, write_json
 if TYPE_CHECKING:
     from mopt.ir.module import Module
 
+
+_ABANDONED_AFTER = 30 * 86400.0
+"""Seconds."""
 
 FORMAT = "v1"
 """The layout and the records' fields; raised when either changes, so that no version reads another's records."""
@@ -100,6 +106,14 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
         return place
 
+    def checkpoints(self, key: str) -> Path:
+        """Return the folder for what an unfinished step needs to go on where it stopped; it may not exist yet."""
+        return self.root / "checkpoints" / key[:2] / key
+
+    def drop_checkpoints(self, key: str) -> None:
+        """Remove a finished step's checkpoints."""
+        shutil.rmtree(self.checkpoints(key), ignore_errors=True)
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Open an empty folder on the store's disk; what is left in it is removed on leaving."""
@@ -111,11 +125,15 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what killed processes left in `tmp/`."""
+        """Remove what killed processes left in `tmp/`, and checkpoints that nobody came back for in a month."""
         for folder in (self.root / "tmp").iterdir():
             owner = folder.name.partition("-")[0]
             if owner.isdigit() and not _alive(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self.root / "checkpoints").glob("*/*"):
+            with contextlib.suppress(OSError):  # another process may be removing it
+                if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _alive(process: int) -> bool:
