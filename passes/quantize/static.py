@@ -45,9 +45,13 @@ class Static(Pass):
     budget: Ratio = option(
         Ratio(0.0), help="share of MACs that a sensitivity analysis may leave in float", minimum=0, maximum=1
     )
+    placement: Literal["onnxruntime", "tensorrt"] = option(
+        "onnxruntime",
+        help="whose fusions decide what is quantised; `tensorrt` implies symmetric int8 activations and float biases",
+    )
     batch: int = option(1, help="samples in one calibration run, where their shapes allow it", minimum=1)
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     source: ClassVar[str] = (
         "Jacob et al. 2018 (arXiv:1712.05877); Migacz 2017, 8-bit Inference with TensorRT (entropy); "
         "Nagel et al. 2019, Data-Free Quantization (arXiv:1906.04721; bias correction)"

@@ -143,6 +143,11 @@ class Writer(Editor):
         if found.bias is None:
             return
         label = f"{node.name}_bias"
+        if options.placement == "tensorrt":  # which takes no int32, and adds biases in float anyway
+            if bias_value is None:
+                node.resize_inputs(3)
+            node.replace_input_with(2, self.constant(found.bias.astype(np.float32), label))
+            return
         scales = (found.scale * np.float32(x_scale)).astype(np.float32)
         content = np.clip(np.rint(found.bias.astype(np.float64) / scales), -(2**31), 2**31 - 1).astype(np.int32)
         scales = scales if found.axis is not None else scales.reshape(())

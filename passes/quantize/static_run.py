@@ -14,7 +14,7 @@ from mopt.passes.quantize.calibration import Calibration, calibrate, open_split
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.preparation import left_in_float, raise_opset
 from mopt.passes.quantize.static_graph import Writer
-from mopt.passes.quantize.static_placement import place
+from mopt.passes.quantize.static_placements import place_for, settled
 from mopt.passes.quantize.static_sensitivity import regrids, sensitive
 from mopt.passes.quantize.static_units import WEIGHTED, Unit, find_units
 
@@ -27,6 +27,7 @@ OPSET: Final = 13
 
 def quantize(module: Module, options: Static, context: Context) -> PassResult:
     """Quantise `module`. See `Static.run`."""
+    options = settled(options)
     quantized = first_quantized(module)
     if quantized is not None:
         raise PassError(
@@ -42,7 +43,7 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     seen = calibrate(module, _observed(units), split, context, batch=options.batch, bins=options.method != "minmax")
     units = [unit for unit in units if all(_was_seen(seen, value) for value in (*unit.inputs, unit.result))]
     found = sensitive(module, units, kept, seen, split, options, context) if options.budget > 0 else ()
-    placement = place(units, seen.shapes, kept | {item.unit for item in found})
+    placement = place_for(options, units, seen.shapes, kept | {item.unit for item in found})
     if not placement.units:
         return PassResult(
             module, bool(raised), (Note("nothing was quantised", severity="warning"), *left_in_float(left))
@@ -69,7 +70,8 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     sensitive_names = {item.unit for item in found}
     cheap = tuple(unit.name for unit in floats if unit.name not in sensitive_names)
     if cheap:
-        notes.append(Note(f"{len(cheap)} left in float where bytes would not save time", nodes=cheap))
+        reason = "where bytes would not save time" if options.placement == "onnxruntime" else "for TensorRT to fuse"
+        notes.append(Note(f"{len(cheap)} left in float {reason}", nodes=cheap))
     return PassResult(module, True, (*notes, *left_in_float(left), *_inner(module)))
 
 

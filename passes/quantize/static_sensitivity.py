@@ -13,7 +13,7 @@ from mopt.ir import Module
 from mopt.passes.contract import Context
 from mopt.passes.quantize.calibration import Calibration
 from mopt.passes.quantize.static_graph import Writer
-from mopt.passes.quantize.static_placement import Placement, place
+from mopt.passes.quantize.static_placements import place_for, placement_of
 from mopt.passes.quantize.static_units import Unit, find_units
 from mopt.runtime.data.sample_fit import feeds_of
 from mopt.runtime.ort import OrtRunner
@@ -50,7 +50,7 @@ def sensitive(
 
     A unit without MACs counts with its elements. Hard swishes and moves follow what they read.
     """
-    placed = place(units, seen.shapes, kept).units
+    placed = place_for(options, units, seen.shapes, kept).units
     candidates = [unit for unit in placed if unit.kind not in ("hardswish", "move")]
     macs = _macs(module, seen)
     total = sum(macs.values()) or 1
@@ -77,7 +77,7 @@ def sensitive(
 def _alone(module: Module, name: str, seen: Calibration, options: Static) -> Module:
     copy = module.clone()
     units = [unit for unit in find_units(copy, regrid=regrids(options))[0] if unit.name == name]
-    Writer(copy, Placement(units), seen.tensors, options).write()
+    Writer(copy, placement_of(options, units, seen.shapes), seen.tensors, options).write()
     return copy
 
 
