@@ -163,11 +163,16 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """`profile(…)`. `runs` timed rounds after `warmup` untimed ones; `bind` gives sizes to dynamic dimensions."""
+    """`profile(…)`. `runs` timed rounds after `warmup` untimed ones; `bind` gives sizes to dynamic dimensions.
+
+    Rounds go on until half of each ratio's interval is at most `precision` of it, or for `seconds` in all.
+    """
 
     batch: tuple[int, ...] = (1,)
     runs: int = 20
     warmup: int = 3
+    precision: float = 0.02
+    seconds: float = 1.0
     targets: tuple[str, ...] = ()
     bind: Mapping[str, int] = field(default_factory=dict)
 

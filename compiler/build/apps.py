@@ -124,7 +124,15 @@ def app_rows(
     if loops:
         base = next(iter(loops))
         feeds: dict[str, dict[str, Any]] = {name: {} for name in loops}
-        timed = profile(loops, feeds, runs=options.runs, warmup=options.warmup, baselines=base)
+        timed = profile(
+            loops,
+            feeds,
+            runs=options.runs,
+            warmup=options.warmup,
+            precision=options.precision,
+            seconds=options.seconds,
+            baselines=base,
+        )
         for name, timing in timed.items():
             count = len(loops[name]._samples)
             ratio = timing.ratio

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mopt.store import Store
 
 
+SETTLE = 0.5
+"""Seconds that warming up may go on beyond the rounds asked for, while a candidate still gets faster."""
+
+
 class Stopwatch:
     """Times artifacts in interleaved rounds.
 
@@ -116,6 +120,9 @@ class Stopwatch:
                         runs=self._options.runs,
                         warmup=self._options.warmup,
                         batch=batch,
+                        precision=self._options.precision,
+                        seconds=self._options.seconds,
+                        settle=SETTLE,
                         baselines={name: base for name, base in baselines.items() if name in feeds and base in feeds},
                         advance=activity.advance,
                     )

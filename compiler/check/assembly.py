@@ -218,7 +218,15 @@ class Assembly:
             return recipe.ProfileOptions()
         options = ProfileSettings(**values)
         targets = tuple(str(target) for target in options.targets)
-        return recipe.ProfileOptions(options.batch, options.runs, options.warmup, targets, options.bind)
+        return recipe.ProfileOptions(
+            options.batch,
+            options.runs,
+            options.warmup,
+            float(options.precision),
+            options.seconds,
+            targets,
+            options.bind,
+        )
 
     # The recipe as a whole
 

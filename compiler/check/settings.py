@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mopt.check.wording import found
 from mopt.grammar import syntax
 from mopt.plugin import option
-from mopt.values import DataRef, Globs, MetricRef
+from mopt.values import DataRef, Globs, MetricRef, Ratio
 
 if TYPE_CHECKING:
     from mopt.check.surroundings import Site, Surroundings
@@ -55,7 +55,11 @@ class ProfileSettings:
     """`profile(…)`."""
 
     batch: tuple[int, ...] = option((1,), minimum=1, help="batch sizes to time")
-    runs: int = option(20, minimum=1, help="timed rounds")
-    warmup: int = option(3, minimum=0, help="untimed rounds before them")
+    runs: int = option(20, minimum=1, help="timed rounds, at least")
+    warmup: int = option(3, minimum=0, help="untimed rounds before them, at least")
+    precision: Ratio = option(
+        Ratio(0.02), minimum=0, maximum=1, help="go on until half of each ratio's interval is this small"
+    )
+    seconds: float = option(1.0, minimum=0, help="how long to go on for that, for each batch size")
     targets: tuple[TargetName, ...] = option((), help="declared targets, or kinds")
     bind: Mapping[str, int] = option(factory=dict, minimum=1, help="sizes of dynamic dimensions")

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "simplify": "simplify.py",
     "memory": "memory.py",
     "compile": "compile.py",
+    "profiler": "profiler.py",
 }
 
 

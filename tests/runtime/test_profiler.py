@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import statistics
 
@@ -95,14 +96,78 @@ def test_a_slowing_machine_hides_no_difference():
     assert ratio.verdict == "faster"
 
 
-def test_equal_candidates_are_no_different_mostly():
+def noisy(scale, seed, *, sigma=0.03, memory=0.0):
+    """A machine with noise of `sigma`, of which a share `memory` is left over from the run before."""
+    rng, state = random.Random(seed), 0.0
+    while True:
+        state = memory * state + (1 - memory**2) ** 0.5 * rng.gauss(0, sigma)
+        yield scale * math.exp(state)
+
+
+DEFAULTS = {"runs": 20, "warmup": 3, "precision": 0.02, "seconds": 1000.0, "settle": 10.0}
+"""What a recipe's `profile()` and `mopt profile` ask for; the clock is not the machine's, so time is no matter."""
+
+
+@pytest.mark.parametrize(("sigma", "memory"), [(0.02, 0.0), (0.05, 0.0), (0.1, 0.0), (0.05, 0.5)])
+def test_equal_candidates_are_no_different_in_95_of_100_runs(sigma, memory):
     verdicts = []
     for seed in range(100):
-        clock, rng = Clock(), random.Random(seed)
-        noisy = [rng.gauss(1, 0.1) for _ in range(1000)]
-        runners = {name: clock.runner(name, iter(noisy[at::2])) for at, name in enumerate(("a", "b"))}
-        verdicts.append(time(clock, runners, runs=20, warmup=0, baselines={"b": "a"})["b"].ratio.verdict)
-    assert verdicts.count("no difference") >= 90
+        clock = Clock()
+        runners = {
+            name: clock.runner(name, noisy(1.0, f"{seed}{name}", sigma=sigma, memory=memory)) for name in ("a", "b")
+        }
+        verdicts.append(time(clock, runners, baselines={"b": "a"}, **DEFAULTS)["b"].ratio.verdict)
+    assert verdicts.count("no difference") >= 95
+
+
+@pytest.mark.parametrize("sigma", [0.005, 0.02, 0.05])
+@pytest.mark.parametrize(("scale", "verdict"), [(0.95, "faster"), (1.05, "slower")])
+def test_a_true_difference_of_5_percent_is_found_with_the_defaults(sigma, scale, verdict):
+    found = []
+    for seed in range(50):
+        clock = Clock()
+        runners = {"a": clock.runner("a", noisy(1.0, f"{seed}a", sigma=sigma)),
+                   "b": clock.runner("b", noisy(scale, f"{seed}b", sigma=sigma))}  # fmt: skip
+        found.append(time(clock, runners, baselines={"b": "a"}, **DEFAULTS)["b"].ratio.verdict)
+    assert found.count(verdict) >= 49
+
+
+def test_two_calls_agree_within_their_intervals_in_95_of_100():
+    agreed = 0
+    for seed in range(100):
+        calls = []
+        for call in "xy":
+            clock = Clock()
+            calls.append(time(clock, {"a": clock.runner("a", noisy(1.0, f"{seed}{call}"))}, **DEFAULTS)["a"])
+        one, two = calls
+        agreed += one.low <= two.high and two.low <= one.high
+    assert agreed >= 95
+
+
+def test_rounds_go_on_until_the_interval_is_narrow_enough():
+    clock = Clock()
+    runners = {name: clock.runner(name, noisy(1.0, name, sigma=0.05)) for name in ("a", "b")}
+    found = time(clock, runners, runs=20, warmup=0, baselines="a", precision=0.02, seconds=1e6)["b"]
+    assert 20 < found.rounds < 500
+    assert found.ratio.spread <= 0.02
+    clock = Clock()
+    runners = {name: clock.runner(name, noisy(1.0, name, sigma=0.05)) for name in ("a", "b")}
+    hurried = time(clock, runners, runs=20, warmup=0, baselines="a", precision=0.02, seconds=50.0)["b"]
+    assert 20 < hurried.rounds <= 30, "fifty seconds are twenty-five rounds of two, and a batch of rounds more"
+    clock = Clock()
+    quiet = {name: clock.runner(name, noisy(1.0, name, sigma=0.001)) for name in ("a", "b")}
+    assert time(clock, quiet, runs=20, warmup=0, baselines="a", precision=0.02, seconds=1e6)["b"].rounds == 20
+
+
+def test_warming_up_goes_on_while_somebody_gets_faster():
+    clock = Clock()
+    cooling = (1.0 + 4.0 * 0.7**number for number in itertools.count())
+    found = time(clock, {"a": clock.runner("a", cooling)}, runs=10, warmup=2, settle=1e6)["a"]
+    assert found.high < 1.1, "without it the first counted round would take 2.96 s"
+    clock = Clock()
+    falling = (1000.0 * 0.9**number for number in itertools.count())
+    time(clock, {"a": clock.runner("a", falling)}, runs=10, warmup=2, settle=4000.0)
+    assert clock.order.count("a") < 30, "it never settles, and the time for it ends"
 
 
 @pytest.mark.parametrize(
@@ -168,4 +233,11 @@ def test_json_says_everything():
     runners = {"a": clock.runner("a", [2.0]), "b": clock.runner("b", [1.0])}
     written = json.loads(json.dumps(time(clock, runners, runs=8, baselines="a")["b"].to_json()))
     assert written["median"] == statistics.median([1.0])
-    assert written["ratio"] == {"baseline": "a", "value": 0.5, "low": 0.5, "high": 0.5, "verdict": "faster"}
+    assert written["ratio"] == {
+        "baseline": "a",
+        "value": 0.5,
+        "low": 0.5,
+        "high": 0.5,
+        "confidence": 1 - 2 * 0.5**8,
+        "verdict": "faster",
+    }
