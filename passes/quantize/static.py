@@ -49,6 +49,10 @@ class Static(Pass):
         "onnxruntime",
         help="whose fusions decide what is quantised; `tensorrt` implies symmetric int8 activations and float biases",
     )
+    recurrent: Literal["dequantized", "integer"] = option(
+        "dequantized",
+        help="how LSTMs take their int8 weights: read back to float, or by onnxruntime's own DynamicQuantizeLSTM",
+    )
     batch: int = option(1, help="samples in one calibration run, where their shapes allow it", minimum=1)
 
     version: ClassVar[int] = 2

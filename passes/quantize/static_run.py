@@ -16,6 +16,8 @@ from mopt.passes.quantize.preparation import left_in_float, raise_opset
 from mopt.passes.quantize.static_graph import Writer
 from mopt.passes.quantize.static_placements import place_for, settled
 from mopt.passes.quantize.static_sensitivity import regrids, sensitive
+from mopt.passes.quantize.static_stored import STORED, store
+from mopt.passes.quantize.static_stored import notes as stored_notes
 from mopt.passes.quantize.static_units import WEIGHTED, Unit, find_units
 
 if TYPE_CHECKING:
@@ -44,18 +46,22 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     units = [unit for unit in units if all(_was_seen(seen, value) for value in (*unit.inputs, unit.result))]
     found = sensitive(module, units, kept, seen, split, options, context) if options.budget > 0 else ()
     placement = place_for(options, units, seen.shapes, kept | {item.unit for item in found})
-    if not placement.units:
-        return PassResult(
-            module, bool(raised), (Note("nothing was quantised", severity="warning"), *left_in_float(left))
-        )
     counts = Counter(unit.node.op_type for unit in placement.units)
     chosen = {unit.name for unit in placement.units}
     floats = [unit for unit in units if unit.name not in chosen and unit.name not in kept]
     writer = Writer(module, placement, seen.tensors, options)
     writer.write()
+    stored = store(module, [node for node in module.graph if _is_stored(node, options)], options)
+    left = {**left, **stored.left}
+    counts.update({operator: len(names) for (operator, _), names in stored.nodes.items()})
+    if not counts:
+        nothing = Note("nothing was quantised", severity="warning")
+        return PassResult(module, bool(raised), (nothing, *left_in_float(left)))
     module.infer_shapes()
     listed = ", ".join(f"{count} {operator}" for operator, count in sorted(counts.items()))
-    notes = [Note(f"quantised {listed}: {writer.elements:,} weights in 8 bits; calibrated on {seen.samples} samples")]
+    elements = writer.elements + stored.elements
+    notes = [Note(f"quantised {listed}: {elements:,} weights in 8 bits; calibrated on {seen.samples} samples")]
+    notes += stored_notes(stored)
     if raised:
         notes.append(Note(raised))
     if kept:
@@ -97,19 +103,26 @@ def _kept(module: Module, units: Sequence[Unit], options: Static) -> set[str]:
     Raises:
         PassError: a pattern matches no node of the module.
     """
-
-    def matches(node: ir.Node, pattern: str) -> bool:
-        return any(fnmatch.fnmatchcase(name, pattern) for name in (*provenance.origins(node), node.name or ""))
-
     nodes = list(module.nodes())
     for pattern in options.keep:
-        if not any(matches(node, pattern) for node in nodes):
+        if not any(_matches(node, pattern) for node in nodes):
             raise PassError(f'`keep=["{pattern}"]` matches no layer of the module', help="`mopt show` lists them")
     return {
         unit.name
         for unit in units
-        if any(matches(node, pattern) for node in (unit.node, *unit.folded[:1]) for pattern in options.keep)
+        if any(_matches(node, pattern) for node in (unit.node, *unit.folded[:1]) for pattern in options.keep)
     }
+
+
+def _matches(node: ir.Node, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (*provenance.origins(node), node.name or ""))
+
+
+def _is_stored(node: ir.Node, options: Static) -> bool:
+    """Say whether a node's weights are kept in 8 bits although it runs in float."""
+    return (
+        node.domain == "" and node.op_type in STORED and not any(_matches(node, pattern) for pattern in options.keep)
+    )
 
 
 def _inner(module: Module) -> list[Note]:

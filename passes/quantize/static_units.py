@@ -94,7 +94,7 @@ def find_units(module: Module, *, regrid: bool) -> tuple[list[Unit], dict[str, l
 def _unit(node: ir.Node) -> Unit | str | None:
     kind = _KINDS.get(node.op_type)
     if kind is None:
-        return "no integer form of it is supported" if node.op_type in ("ConvTranspose", "LSTM", "GRU", "RNN") else None
+        return None
     inputs = [value for value in node.inputs if value is not None]
     if kind in WEIGHTED:
         return _weighted(kind, node)
