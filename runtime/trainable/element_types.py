@@ -47,3 +47,10 @@ def torch_type(code: int) -> torch.dtype:
     if element not in TORCH_TYPES:
         raise UnsupportedOperatorError(f"elements of type {element.name.lower()}, which torch cannot hold")
     return TORCH_TYPES[element]
+
+
+def to_float4(x: torch.Tensor) -> torch.Tensor:
+    """Round to the nearest of 0, ½, 1, 1½, 2, 3, 4, 6 and their negatives, ties to the even mantissa; saturates."""
+    size = x.abs().clamp(max=6.0)
+    rounded = torch.where(size < 2, (size * 2).round() / 2, torch.where(size < 4, size.round(), (size / 2).round() * 2))
+    return torch.copysign(rounded, x)
