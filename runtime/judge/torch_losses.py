@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from mopt.runtime.contract import DataError
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from mopt.runtime.judge.losses import CrossEntropy, Ctc, KullbackLeibler, MeanSquaredError, PythonLoss
 
 
+IGNORED: Final = -100
+"""The class number of targets that do not count."""
+
+
 def cross_entropy(loss: CrossEntropy, outputs: Mapping[str, Any], targets: Any) -> Any:
     """Classes along the second axis; targets are class numbers, or distributions of the outputs' shape."""
     scores = pick(outputs, loss.output)
@@ -24,9 +29,10 @@ def cross_entropy(loss: CrossEntropy, outputs: Mapping[str, Any], targets: Any) 
         wanted = wanted.long()
         if wanted.dim() == scores.dim():
             wanted = wanted.squeeze(-1)
+        _check_classes("cross_entropy", wanted[wanted != IGNORED], scores.shape[min(1, scores.dim() - 1)])
     if loss.kind == "probabilities":
         scores = torch.log(scores.clamp_min(torch.finfo(scores.dtype).tiny))
-    return functional.cross_entropy(scores, wanted, label_smoothing=loss.smoothing)
+    return functional.cross_entropy(scores, wanted, label_smoothing=loss.smoothing, ignore_index=IGNORED)
 
 
 def squared_error(loss: MeanSquaredError, outputs: Mapping[str, Any], targets: Any) -> Any:
@@ -53,6 +59,8 @@ def ctc(loss: Ctc, outputs: Mapping[str, Any], targets: Any) -> Any:
     rows = [_labels(target, loss.charset, blank) for target in targets]
     if len(rows) != count:
         raise DataError(f"`ctc`: {len(rows)} targets for {count} samples; is `layout` {loss.layout}?")
+    for at, row in enumerate(rows):
+        _check_sequence(row, steps, classes, blank, f"target {at} of the batch")
     return functional.ctc_loss(
         scores,
         torch.cat([torch.as_tensor(row, dtype=torch.long) for row in rows]).to(scores.device),
@@ -111,6 +119,28 @@ def _numbers(targets: Any, device: Any) -> Any:
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"this loss needs numbers of one shape as targets: {error}") from error
     return found.to(device)
+
+
+def _check_classes(loss: str, labels: Any, classes: int) -> None:
+    """Refuse class numbers that are none; on a GPU they would end the process."""
+    if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+        wrong = int(labels.max()) if int(labels.max()) >= classes else int(labels.min())
+        raise DataError(f"`{loss}`: the target {wrong} is no class; the output has {classes}, 0 to {classes - 1}")
+
+
+def _check_sequence(row: Sequence[int], steps: int, classes: int, blank: int, what: str) -> None:
+    """Refuse labels that are no classes, and a sequence that no path through the output's steps spells."""
+    wrong = [label for label in row if not 0 <= label < classes or label == blank]
+    if wrong:
+        why = "the blank" if wrong[0] == blank else f"no class; the output has {classes}, 0 to {classes - 1}"
+        raise DataError(f"`ctc`: {what} holds the label {wrong[0]}, which is {why}")
+    # Between two equal labels there has to be a blank.
+    needed = len(row) + sum(a == b for a, b in pairwise(row))
+    if needed > steps:
+        raise DataError(
+            f"`ctc`: {what} has {len(row)} labels and needs {needed} steps, but the output has {steps}; "
+            "leave such samples out, or feed wider inputs"
+        )
 
 
 def _labels(target: Any, charset: Sequence[str], blank: int) -> list[int]:

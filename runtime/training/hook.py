@@ -16,13 +16,23 @@ class Hook:
     """
 
     def start(self, network: torch.nn.Module, total: int) -> None:
-        """Training begins, or goes on, with `total` steps in all; the network is on its device."""
+        """Training is set up, with `total` steps in all; what is restored from a checkpoint is restored afterwards.
+
+        The only place in which a hook may register buffers: a checkpoint is loaded into what is there then.
+        """
 
     def before_step(self, network: torch.nn.Module, step: int) -> None:
         """A step (from 0) begins."""
 
     def after_step(self, network: torch.nn.Module, step: int) -> None:
         """The optimiser has changed the weights."""
+
+    def may_keep(self, step: int) -> bool:
+        """Tell whether the weights after so many steps may be the ones to keep (not while masks still grow, say).
+
+        After the last step they may always.
+        """
+        return True
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs."""

@@ -121,11 +121,11 @@ class _Loop:
     # -- the run
 
     def run(self) -> Result:
+        for hook in self._hooks:
+            hook.start(self._network, self._total)
         self._restore()
         if not self._weights.has("good"):
             self._weights.keep("good", 0)
-        for hook in self._hooks:
-            hook.start(self._network, self._total)
         if self._display is not None and self._progress.step:
             self._display.advance(self._progress.step)
         while not self._progress.stopped:
@@ -237,6 +237,9 @@ class _Loop:
 
             figure = float(broadcast_object_list([figure])[0])
         progress.figures.append((progress.step, figure))
+        last = progress.step >= self._total
+        if not last and not all(hook.may_keep(progress.step) for hook in self._hooks):
+            return
         if monitor.better(figure, progress.best[1] if progress.best else None):
             progress.best, progress.stale = (progress.step, figure), 0
             self._weights.keep("best", progress.step)

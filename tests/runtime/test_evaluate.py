@@ -134,5 +134,8 @@ def test_a_loss_that_can_not_take_the_outputs(fake_runner):
     pytest.importorskip("torch")
     runner = fake_runner(lambda feeds: {"y": np.zeros((len(feeds["x"]), 2), np.float32)})
     split = as_split([{"x": np.float32([1]), "target": 9}], "s")
+    with pytest.raises(DataError, match="the target 9 is no class; the output has 2, 0 to 1"):
+        evaluate(runner, split, {}, losses={"ce": CrossEntropyLoss()})
+    split = as_split([{"x": np.float32([1]), "target": np.float32([0.2, 0.3, 0.5])}], "s")
     with pytest.raises(DataError, match=r"the loss `ce` can't take outputs `y` \[1, 2\]"):
         evaluate(runner, split, {}, losses={"ce": CrossEntropyLoss()})

@@ -52,11 +52,34 @@ def test_ctc_of_targets_of_unequal_length_has_a_gradient():
     assert logits.grad.abs().sum() > 0
 
 
+def test_ctc_refuses_targets_longer_than_the_sequence():
+    scores = {"y": torch.zeros(1, 3, 3)}
+    assert math.isfinite(Ctc()(scores, [[1, 2, 1]]).item())
+    assert math.isfinite(Ctc()(scores, [[1, 1]]).item())
+    with pytest.raises(DataError, match="target 0 of the batch has 4 labels and needs 4 steps, but the output has 3"):
+        Ctc()(scores, [[1, 2, 1, 2]])
+    with pytest.raises(DataError, match="has 3 labels and needs 4 steps"):
+        Ctc()(scores, [[1, 1, 2]])
+
+
+def test_cross_entropy_refuses_labels_out_of_range():
+    scores = {"y": torch.zeros(2, 3)}
+    with pytest.raises(DataError, match="the target 3 is no class; the output has 3, 0 to 2"):
+        CrossEntropy()(scores, np.array([0, 3]))
+    with pytest.raises(DataError, match="the target -1 is no class"):
+        CrossEntropy()(scores, np.array([0, -1]))
+    assert CrossEntropy()(scores, np.array([0, -100])).item() == pytest.approx(math.log(3))
+
+
 def test_ctc_refuses_what_it_can_not_take():
     with pytest.raises(DataError, match="say which characters the classes are"):
         Ctc()({"y": torch.zeros(1, 4, 3)}, ["ab"])
     with pytest.raises(DataError, match="the target 'ax' has 'x', which is not in `charset`"):
         Ctc(charset=("ab",))({"y": torch.zeros(1, 4, 3)}, ["ax"])
+    with pytest.raises(DataError, match="target 1 of the batch holds the label 3, which is no class; the output has 3"):
+        Ctc()({"y": torch.zeros(2, 4, 3)}, [[1], [3]])
+    with pytest.raises(DataError, match="holds the label 0, which is the blank"):
+        Ctc()({"y": torch.zeros(1, 4, 3)}, [[0]])
     with pytest.raises(DataError, match="1 targets for 4 samples; is `layout` ntc"):
         Ctc()({"y": torch.zeros(4, 1, 3)}, [[1]])
 
