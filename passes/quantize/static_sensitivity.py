@@ -75,8 +75,11 @@ def sensitive(
 
 
 def _alone(module: Module, name: str, seen: Calibration, options: Static) -> Module:
+    """Quantise one unit of a copy, with the hard swish that would read its bytes: on them its knees are coarse, too."""
     copy = module.clone()
-    units = [unit for unit in find_units(copy, regrid=regrids(options))[0] if unit.name == name]
+    every = find_units(copy, regrid=regrids(options))[0]
+    result = next(unit.result for unit in every if unit.name == name)
+    units = [unit for unit in every if unit.name == name or (unit.kind == "hardswish" and unit.inputs[0] is result)]
     Writer(copy, placement_of(options, units, seen.shapes), seen.tensors, options).write()
     return copy
 

@@ -196,4 +196,3 @@ def _clear(module: Module) -> None:
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
             graph.initializers.pop(name)
-
