@@ -12,20 +12,15 @@ from typing import Final
 import onnx_ir
 import torch
 from mopt.runtime.trainable.operator import UnsupportedOperatorError
+from mopt.runtime.trainable.tensors import TORCH_DTYPES
 
 _E: Final = onnx_ir.DataType
 
 TORCH_TYPES: Final[dict[onnx_ir.DataType, torch.dtype]] = {
-    _E.FLOAT: torch.float32, _E.DOUBLE: torch.float64, _E.FLOAT16: torch.float16, _E.BFLOAT16: torch.bfloat16,
-    _E.INT8: torch.int8, _E.INT16: torch.int16, _E.INT32: torch.int32, _E.INT64: torch.int64,
-    _E.UINT8: torch.uint8, _E.UINT16: torch.uint16, _E.UINT32: torch.uint32, _E.UINT64: torch.uint64,
-    _E.BOOL: torch.bool, _E.COMPLEX64: torch.complex64, _E.COMPLEX128: torch.complex128,
-    _E.FLOAT8E4M3FN: torch.float8_e4m3fn, _E.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
-    _E.FLOAT8E5M2: torch.float8_e5m2, _E.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
+    **TORCH_DTYPES,
     _E.FLOAT8E8M0: torch.float8_e8m0fnu,
-    _E.INT4: torch.int8, _E.INT2: torch.int8, _E.UINT4: torch.uint8, _E.UINT2: torch.uint8,
     _E.FLOAT4E2M1: torch.float32,
-}  # fmt: skip
+}
 """What holds each of ONNX's element types."""
 
 INTEGER_LIMITS: Final[dict[onnx_ir.DataType, tuple[int, int]]] = {
