@@ -11,6 +11,7 @@ BUILTIN: Final[dict[str, dict[str, str]]] = {
         "convert": "mopt.passes.convert.options:Convert",
         "convert.float16": "mopt.passes.convert.float16:Float16",
         "convert.opset": "mopt.passes.convert.opset:Opset",
+        "convert.tensorrt": "mopt.passes.convert.tensorrt:TensorRT",
         "prune.channels": "mopt.passes.prune.channels:Channels",
         "prune.magnitude": "mopt.passes.prune.magnitude:Magnitude",
         "prune.nm": "mopt.passes.prune.nm:NM",
@@ -21,6 +22,7 @@ BUILTIN: Final[dict[str, dict[str, str]]] = {
         "simplify.rules": "mopt.passes.simplify.rules:Rules",
         "simplify.onnxoptimizer": "mopt.passes.simplify.onnxoptimizer:OnnxOptimizer",
         "simplify.onnxsim": "mopt.passes.simplify.onnxsim:OnnxSim",
+        "tune": "mopt.passes.tune.tune:Tune",
     },
     "sources": {
         "onnx": "mopt.passes.convert.onnx_source:OnnxSource",

@@ -45,17 +45,29 @@ class Float16(Pass):
     keep: Globs = option(SENSITIVE, help="operator types kept in float32")
     skip: Globs = option((), help="source layers (or node names) kept in float32")
 
+    scales: bool = option(
+        False, help="quantised graphs: scales and what is read back in float16, as TensorRT's kernels want (opset 19)"
+    )
+
     source: ClassVar[str] = "Micikevicius et al. 2018, Mixed Precision Training (arXiv:1710.03740)"
     dtypes_may_change: ClassVar[bool] = True
 
     def run(self, module: Module, context: Context) -> PassResult:
         """Convert `module` in place; nothing changes where it has no float32 arithmetic."""
-        del context
         from mopt.passes.convert.half_choice import choose
         from mopt.passes.convert.half_report import notes
         from mopt.passes.convert.half_rewrite import apply
 
-        choice = choose(module, keep=self.keep, skip=self.skip, half_interface=self.interface == "float16")
+        if self.scales:
+            from mopt.passes.convert.half_scales import lift
+            from mopt.passes.convert.half_slots import HALF_SCALES, QUANTISERS
+            from mopt.passes.quantize.preparation import raise_opset
+
+            if any(node.op_type in QUANTISERS for node in module.nodes()):
+                module, _ = raise_opset(module, context, HALF_SCALES, "scales in float16")
+                lift(module)
+        half = self.interface == "float16"
+        choice = choose(module, keep=self.keep, skip=self.skip, half_interface=half, scales=self.scales)
         outcome = apply(module, choice)
         if outcome.modified:
             module.touch()

@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 from mopt.ir import Module, provenance
 from mopt.ir.walk import nested_graphs, nested_nodes, subgraphs_of
-from mopt.passes.convert.half_slots import NONE, Slots, is_float32, known, slots
+from mopt.passes.convert.half_slots import NONE, QUANTISERS, Slots, is_float32, known, slots
 from numpy.typing import NDArray
 
 LARGEST = 65504.0
@@ -79,8 +79,14 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
     return None if tensor is None else tensor.numpy()
 
 
-def choose(module: Module, *, keep: Sequence[str], skip: Sequence[str], half_interface: bool) -> Choice:
-    """Decide for every node of the main graph and the graphs inside it. Functions stay as they are."""
+def choose(
+    module: Module, *, keep: Sequence[str], skip: Sequence[str], half_interface: bool, scales: bool = False
+) -> Choice:
+    """Decide for every node of the main graph and the graphs inside it. Functions stay as they are.
+
+    Args:
+        scales: quantisers work in float16, too.
+    """
     module.infer_shapes()
     choice = Choice(half_interface)
     wide: set[ir.Value] = set()
@@ -88,7 +94,7 @@ def choose(module: Module, *, keep: Sequence[str], skip: Sequence[str], half_int
     for node in nested_nodes(module.graph):
         if node.op_type == "Constant" or not any(is_float32(value) for value in (*node.inputs, *node.outputs)):
             continue
-        found = slots(node, module.opset)
+        found = slots(node, module.opset, scales=scales)
         if not found:
             if not (known(node, module.opset) and node.op_type in _CONTROL):
                 choice.unsupported[node] = node.op_type
@@ -137,21 +143,22 @@ def _constants(node: ir.Node, found: Slots, known: dict[ir.Value, str | None]) -
         assert value is not None
         if value not in known:
             array = constant_of(value)
-            known[value] = None if array is None else _judge(array)
+            known[value] = None if array is None else _judge(array, all_of_it=node.op_type in QUANTISERS)
         if known[value] is not None:
             return known[value]
     return None
 
 
-def _judge(array: NDArray[Any]) -> str | None:
+def _judge(array: NDArray[Any], *, all_of_it: bool) -> str | None:
+    """Say why float16 can't hold a constant; of tensors only scales must keep their precision (`all_of_it`)."""
     if not array.size:
         return None
     finite = np.isfinite(array)
     if np.any(np.abs(array, where=finite, out=np.zeros_like(array)) > LARGEST):
         return _BEYOND
-    if array.size == 1 and finite.all():
-        single = float(array.reshape(-1)[0])
-        if abs(float(np.float16(single)) - single) > 0.01 * abs(single):
+    if (array.size == 1 or all_of_it) and finite.all():
+        single = array.astype(np.float64)
+        if (np.abs(array.astype(np.float16).astype(np.float64) - single) > 0.01 * np.abs(single)).any():
             return _LOST
     return None
 

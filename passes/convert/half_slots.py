@@ -14,9 +14,10 @@ _HALF = "tensor(float16)"
 # Typed freely by the schema, but sampling positions lose whole pixels in half precision.
 _SINGLE_INPUTS = {"Resize": frozenset({1, 2}), "Upsample": frozenset({1})}
 # What the schema types by an attribute, or what the rewriter does not retype.
-_FIXED = frozenset(
-    {"Bernoulli", "CastLike", "EyeLike", "Multinomial", "Optional", "QuantizeLinear", "DequantizeLinear", "SequenceMap"}
-)
+_FIXED = frozenset({"Bernoulli", "CastLike", "EyeLike", "Multinomial", "Optional", "SequenceMap"})
+QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+HALF_SCALES = 19
+"""The first opset whose quantisers take scales in float16."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,15 @@ def known(node: ir.Node, opset: int) -> bool:
     return node.domain in _STANDARD and _schema(node.op_type, opset) is not None
 
 
-def slots(node: ir.Node, opset: int) -> Slots:
-    """Return the float32 inputs and outputs of a node that its operator also takes as float16."""
+def slots(node: ir.Node, opset: int, *, scales: bool = False) -> Slots:
+    """Return the float32 inputs and outputs of a node that its operator also takes as float16.
+
+    Args:
+        scales: quantisers change, too, from the opset on that lets them.
+    """
     if node.domain not in _STANDARD or node.op_type in _FIXED:
+        return NONE
+    if node.op_type in QUANTISERS and not (scales and opset >= HALF_SCALES):
         return NONE
     if any(_holds_floats_otherwise(value) for value in (*node.inputs, *node.outputs)):
         return NONE

@@ -18,10 +18,15 @@ FLOAT = ir.DataType.FLOAT
 
 
 class Editor:
-    """Edits one module; remembers what it made, so that a shared activation or weight is quantised once."""
+    """Edits one module; remembers what it made, so that a shared activation or weight is quantised once.
 
-    def __init__(self, module: Module, *, signed: bool) -> None:
-        self.module = module
+    Args:
+        signed: weights are stored as int8, else as uint8.
+        by: the step that nodes put in are recorded under.
+    """
+
+    def __init__(self, module: Module, *, signed: bool, by: str = BY) -> None:
+        self.module, self._by = module, by
         self.signed = signed
         graphs = list(nested_graphs(module.graph))
         self._names = {value.name for graph in graphs for value in graph_values(graph) if value.name}
@@ -75,7 +80,7 @@ class Editor:
         node = self._node(operator, inputs, label, dtypes, shape, attributes, domain)
         assert before.graph is not None
         before.graph.insert_before(before, node)
-        provenance.inherit([node], [before], BY)
+        provenance.inherit([node], [before], self._by)
         return tuple(node.outputs)
 
     def activation(self, value: ir.Value, reader: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -93,7 +98,7 @@ class Editor:
                 assert isinstance(graph, ir.Graph)
                 first = next(iter(graph))
                 graph.insert_before(first, node)
-            provenance.inherit([node], [reader], BY)
+            provenance.inherit([node], [reader], self._by)
             self._activations[value] = (quantized, scale, zero_point)
         return self._activations[value]
 
