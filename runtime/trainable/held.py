@@ -152,7 +152,7 @@ class Masks(nn.Module):
         """Return the mask of a parameter, or None."""
         return self._buffers.get(name)
 
-    def apply(self) -> None:  # type: ignore[override]
+    def apply(self) -> None:
         """Set what is held to zero, for optimisers that move elements whose gradient is zero."""
         with torch.no_grad():
             for name, zeros in self._buffers.items():

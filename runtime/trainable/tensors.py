@@ -1,6 +1,7 @@
 """Tensors in three forms: onnx_ir's, numpy's, torch's. All of ONNX's element types, exactly.
 
-Types that torch computes with are themselves. 4-bit integers are carried in a byte each; strings stay numpy arrays of
+Types that torch computes with are themselves. 4-bit integers are carried in a byte each, 4-bit floats as float32;
+strings stay numpy arrays of
 objects, since torch has none.
 """
 
@@ -33,21 +34,25 @@ TORCH_DTYPES: Final[dict[ir.DataType, torch.dtype]] = {
     ir.DataType.UINT4: torch.uint8,
     ir.DataType.INT2: torch.int8,
     ir.DataType.UINT2: torch.uint8,
+    ir.DataType.FLOAT4E2M1: torch.float32,
+    ir.DataType.FLOAT8E8M0: torch.float8_e8m0fnu,
     ir.DataType.FLOAT8E4M3FN: torch.float8_e4m3fn,
     ir.DataType.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
     ir.DataType.FLOAT8E5M2: torch.float8_e5m2,
     ir.DataType.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
 }
-"""Element type → the torch type that carries it (4- and 2-bit integers: a byte)."""
+"""Element type → the torch type that carries it (4- and 2-bit integers: a byte; 4-bit floats: float32)."""
 
 _FLOAT8: Final = {
+    "float8_e8m0fnu": torch.float8_e8m0fnu,
     "float8_e4m3fn": torch.float8_e4m3fn,
     "float8_e4m3fnuz": torch.float8_e4m3fnuz,
     "float8_e5m2": torch.float8_e5m2,
     "float8_e5m2fnuz": torch.float8_e5m2fnuz,
 }
 _NARROW: Final[dict[str, type[np.generic]]] = {
-    "int4": np.int8, "uint4": np.uint8, "int2": np.int8, "uint2": np.uint8
+    "int4": np.int8, "uint4": np.uint8, "int2": np.int8, "uint2": np.uint8,
+    "float4_e2m1fn": np.float32,
 }  # fmt: skip
 
 Content: TypeAlias = "torch.Tensor | NDArray[Any]"
@@ -80,14 +85,19 @@ def to_numpy(content: Content) -> NDArray[Any]:
         return content
     tensor = content.detach().cpu()
     if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ir.DataType.BFLOAT16.numpy())
+        return _viewed(tensor.view(torch.int16), ir.DataType.BFLOAT16.numpy())
     for name, dtype in _FLOAT8.items():
         if tensor.dtype == dtype:
             import ml_dtypes
 
-            return tensor.view(torch.uint8).numpy().view(getattr(ml_dtypes, name))
+            return _viewed(tensor.view(torch.uint8), np.dtype(getattr(ml_dtypes, name)))
     found: NDArray[Any] = tensor.numpy()
     return found
+
+
+def _viewed(tensor: torch.Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.numpy()
+    return array.view(dtype)
 
 
 def of_tensor(tensor: ir.TensorProtocol) -> Content:

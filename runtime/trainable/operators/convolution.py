@@ -63,8 +63,8 @@ def _convolution(
             before.append(small if mode == "SAME_UPPER" else large)
             after.append(large if mode == "SAME_UPPER" else small)
         if before == after:
-            return function(x, w, b, stride, tuple(before), dilation, group)  # type: ignore[no-any-return]
-        return function(F.pad(x, _sides(before, after)), w, b, stride, 0, dilation, group)  # type: ignore[no-any-return]
+            return function(x, w, b, stride, tuple(before), dilation, group)
+        return function(F.pad(x, _sides(before, after)), w, b, stride, 0, dilation, group)
 
     return automatic
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from mopt.runtime.trainable.operator import Call, Compute, operator
 
@@ -16,13 +17,17 @@ def dropout(call: Call) -> Compute:
     trains, unless it was made without dropout.
     """
     outputs, mode, ratio = call.outputs, call.mode, call.attribute("ratio", 0.5)
+    seed = call.attribute("seed")
+    # A node with a seed of its own draws what ONNX's reference draws, the others from torch's global generator.
+    own = None if seed is None else np.random.RandomState(int(seed))
 
     def compute(x: torch.Tensor, given: Any = None, training: Any = None) -> Any:
         share = ratio if given is None else float(given)
         active = bool(training) if training is not None else mode.training and mode.dropout
         kept = None
         if active and share > 0:
-            kept = torch.rand(x.shape, device=x.device) >= share
+            drawn = torch.rand(x.shape, device=x.device) if own is None else torch.from_numpy(own.uniform(size=x.shape))
+            kept = drawn.to(x.device) >= share
             x = x * kept / (1 - share)
         if outputs == 1:
             return x

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from mopt.runtime.trainable.legacy_broadcast import aligned
 from mopt.runtime.trainable.operator import Call, Compute, UnsupportedOperatorError, operator
-from mopt.runtime.trainable.tensors import TORCH_DTYPES
+from mopt.runtime.trainable.tensors import TORCH_DTYPES, to_torch
 
 _WIDE_UNSIGNED: Final = (torch.uint16, torch.uint32, torch.uint64)
 """Types that torch stores but hardly computes with: computed in int64, whose low bits are the same."""
@@ -140,10 +140,10 @@ def is_inf(call: Call) -> Compute:
     """Infinite, of the signs asked for."""
     positive, negative = call.attribute("detect_positive", 1), call.attribute("detect_negative", 1)
     if positive and negative:
-        return torch.isinf
+        return lambda x: torch.isinf(x)
     if positive:
-        return torch.isposinf
-    return torch.isneginf if negative else lambda x: torch.zeros_like(x, dtype=torch.bool)
+        return lambda x: torch.isposinf(x)
+    return (lambda x: torch.isneginf(x)) if negative else lambda x: torch.zeros_like(x, dtype=torch.bool)
 
 
 @operator("BitShift")
@@ -175,6 +175,9 @@ def bit_cast(call: Call) -> Compute:
 def cast(call: Call) -> Compute:
     """Convert the element type."""
     kind = ir.DataType(call.attribute("to"))
+    if kind == ir.DataType.FLOAT8E8M0:
+        way = call.attribute("round_mode", "up")
+        return lambda x: _power_of_two(x, way)
     return lambda x: converted(x, kind, saturate=bool(call.attribute("saturate", 1)))
 
 
@@ -200,6 +203,8 @@ def converted(x: Any, kind: ir.DataType, *, saturate: bool = True) -> Any:
     if not isinstance(x, torch.Tensor):
         return torch.from_numpy(x.astype(kind.numpy())) if kind != ir.DataType.BFLOAT16 else _from_texts(x)
     dtype = _dtype(kind)
+    if kind == ir.DataType.FLOAT4E2M1:
+        return torch.from_numpy(x.detach().float().cpu().numpy().astype(kind.numpy()).astype(np.float32)).to(x.device)
     if kind.name.startswith("FLOAT8") or (x.dtype.is_floating_point and x.dtype.itemsize == 1):
         return _float8(x, kind, saturate)
     if kind in (ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT2, ir.DataType.UINT2):
@@ -229,11 +234,22 @@ def _float8(x: torch.Tensor, kind: ir.DataType, saturate: bool) -> torch.Tensor:
     dtype = _dtype(kind)
     if not kind.name.startswith("FLOAT8"):
         return x.float().to(dtype)
-    real = x.float()
-    if saturate:
+    if saturate and kind != ir.DataType.FLOAT8E8M0:
         most = torch.finfo(dtype).max
-        real = torch.where(real.isnan(), real, real.clamp(-most, most))
-    return real.to(dtype)
+        return x.float().clamp(-most, most).to(dtype)
+    # What exceeds the range is NaN or infinite here, but the largest number in torch's own conversion.
+    found = to_torch(x.detach().float().cpu().numpy().astype(kind.numpy()))
+    assert isinstance(found, torch.Tensor)
+    return found.to(x.device)
+
+
+def _power_of_two(x: torch.Tensor, way: str) -> torch.Tensor:
+    """Round to float8e8m0, whose numbers are the powers of two from -127 to 127."""
+    fraction, exponent = torch.frexp(x.float())  # x = fraction · 2^exponent, fraction from 1/2 to 1
+    above = {"up": fraction > 0.5, "down": torch.zeros_like(fraction, dtype=torch.bool)}.get(way, fraction >= 0.75)
+    whole = (exponent - 1 + above.to(exponent.dtype)).clamp(-127, 127)
+    whole = torch.where(x == 0, torch.full_like(whole, -127), whole)
+    return torch.ldexp(torch.ones_like(fraction), whole).to(torch.float8_e8m0fnu)
 
 
 def _texts(x: torch.Tensor) -> np.ndarray[Any, Any]:

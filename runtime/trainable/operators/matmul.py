@@ -10,7 +10,7 @@ from torch.nn import functional as F
 @operator("MatMul")
 def matmul(call: Call) -> Compute:
     """As numpy's matmul; integers exactly."""
-    return torch.matmul
+    return lambda a, b: torch.matmul(a, b)
 
 
 @operator("Gemm")
@@ -18,14 +18,6 @@ def gemm(call: Call) -> Compute:
     """alpha · A'B' + beta · C."""
     alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
     left, right = bool(call.attribute("transA", 0)), bool(call.attribute("transB", 0))
-    if right and not left and alpha == 1.0 and beta == 1.0 and call.opset >= 7:
-
-        def linear(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
-            if a.is_floating_point() and (c is None or (c.dim() == 1 and c.shape[0] == b.shape[0])):
-                return F.linear(a, b, c)
-            return general(a, b, c)
-
-        return linear
 
     def general(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
         a, b = a.t() if left else a, b.t() if right else b
@@ -36,6 +28,15 @@ def gemm(call: Call) -> Compute:
         if c is None:
             return product
         return product + (c if beta == 1.0 else (c * beta).to(a.dtype))
+
+    if right and not left and alpha == 1.0 and beta == 1.0 and call.opset >= 7:
+
+        def linear(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+            if a.is_floating_point() and (c is None or (c.dim() == 1 and c.shape[0] == b.shape[0])):
+                return F.linear(a, b, c)
+            return general(a, b, c)
+
+        return linear
 
     return general
 
@@ -50,4 +51,4 @@ def einsum(call: Call) -> Compute:
 @operator("Det")
 def det(call: Call) -> Compute:
     """Determinants of the last two axes."""
-    return torch.linalg.det
+    return lambda x: torch.linalg.det(x)

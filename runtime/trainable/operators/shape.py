@@ -166,7 +166,7 @@ def split(call: Call) -> Compute:
             total = x.shape[axis]
             each = -(-total // parts)
             wanted = [max(min(each, total - each * place), 0) for place in range(parts)]
-        return x.split(list(wanted), axis)
+        return tuple(x.split(list(wanted), axis))
 
     return compute
 
@@ -235,11 +235,12 @@ def depth_to_space(call: Call) -> Compute:
 @operator("SpaceToDepth")
 def space_to_depth(call: Call) -> Compute:
     """Squares of pixels to channels."""
-    block = call.attribute("blocksize")
+    block, mode = call.attribute("blocksize"), call.attribute("mode", "DCR")
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
 
     def compute(x: torch.Tensor) -> torch.Tensor:
         n, c, h, w = x.shape
-        spread = x.reshape(n, c, h // block, block, w // block, block).permute(0, 3, 5, 1, 2, 4)
+        spread = x.reshape(n, c, h // block, block, w // block, block).permute(order)
         return spread.reshape(n, c * block**2, h // block, w // block)
 
     return compute
