@@ -46,7 +46,8 @@ class Float16(Pass):
     skip: Globs = option((), help="source layers (or node names) kept in float32")
 
     scales: bool = option(
-        False, help="quantised graphs: scales and what is read back in float16, as TensorRT's kernels want (opset 19)"
+        False,
+        help="quantised graphs: scales in float16, for TensorRT (onnxruntime 1.31's optimiser misreads such graphs)",
     )
 
     source: ClassVar[str] = "Micikevicius et al. 2018, Mixed Precision Training (arXiv:1710.03740)"

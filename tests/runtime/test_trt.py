@@ -220,9 +220,9 @@ def test_a_gpu_and_tensorrt_are_preferred(monkeypatch):
 
 
 def test_half_precision_is_a_pass_of_the_graph():
-    assert TrtTarget().prepare() == ()
-    ((name, options),) = TrtTarget(precision="fp16").prepare()
-    assert (name, options) == ("convert.float16", {})
+    lowered = (("cluster.expand", {}), ("convert.tensorrt", {}))
+    assert TrtTarget().prepare() == lowered
+    assert TrtTarget(precision="fp16").prepare() == (*lowered, ("convert.float16", {"scales": True}))
 
 
 @pytest.mark.parametrize(
