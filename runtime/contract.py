@@ -54,6 +54,15 @@ class Source:
         """
         raise TypeError(f"{type(self).__name__} does not implement load")
 
+    def eager(self, threads: int = 1) -> Runner:
+        """Return the model as its own framework runs it, in this process: what a speed-up over it refers to.
+
+        Raises:
+            SourceError: it can't be loaded, or comes from no framework.
+        """
+        del threads
+        raise SourceError(f"a model of `{self.name}` has no framework of its own to run it")
+
 
 @dataclass(frozen=True)
 class SourceResult:

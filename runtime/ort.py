@@ -59,6 +59,8 @@ class OrtRunner:
         threads: threads inside one operator; operators run one after the other.
         optimize: onnxruntime's own graph optimisations: True for all, False for none, or one of its levels.
         options: provider options, in onnxruntime's words.
+        traced: a folder for onnxruntime's profile of every run (`end_trace`), and for the graph that it really runs,
+            `optimized.onnx`.
 
     Raises:
         TargetError: onnxruntime refuses the model (it says why), or the provider is missing here (`missing`).
@@ -72,6 +74,7 @@ class OrtRunner:
         threads: int = 1,
         optimize: bool | Level = True,
         options: Mapping[str, str] | None = None,
+        traced: Path | None = None,
     ) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         settings = ort.SessionOptions()
@@ -80,6 +83,10 @@ class OrtRunner:
         settings.log_severity_level = 4  # its errors come as exceptions; on stderr they would only repeat them
         level: Level = ("all" if optimize else "none") if isinstance(optimize, bool) else optimize
         settings.graph_optimization_level = _LEVELS[level]
+        if traced is not None:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(traced / "profile")
+            settings.optimized_model_filepath = str(traced / "optimized.onnx")
         if provider != "cpu":
             _require(provider)
         chosen = [(_PROVIDERS[provider], dict(options or {}))]
@@ -147,6 +154,10 @@ class OrtRunner:
             self._quiet,
         )
         return lambda: session.run(names, given, quiet)
+
+    def end_trace(self) -> str:
+        """Stop profiling; return the file that onnxruntime wrote (a `traced` runner's only)."""
+        return str(self._session.end_profiling())
 
     def close(self) -> None:
         """Free the session and the temporary file behind it."""

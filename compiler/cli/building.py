@@ -47,10 +47,13 @@ def compile_command(
     """Compile RECIPE: run its pipelines, emit every result, measure, and print the results table."""
     from mopt.build.progress import reporter_for
     from mopt.driver import CompileOptions, RecipeError, compile_recipe
+    from mopt.driver.launch import follow, is_follower
 
     options = CompileOptions(
         targets=targets, overrides=overrides(settings), output=output, store=store, only=only, profile=profile
     )
+    if is_follower():
+        return follow(recipe, options)
     reporter = reporter_for(quiet=quiet)
     try:
         results = compile_recipe(recipe, options, reporter)
@@ -100,44 +103,77 @@ def plan_command(recipe: Path, settings: tuple[str, ...], store: Path | None, as
 
 
 @click.command("profile")
-@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, required=True)
 @click.option("--batch", "-b", "batches", type=click.IntRange(1), multiple=True, default=(1,), show_default=True)
-@click.option("--runs", type=click.IntRange(2), default=50, show_default=True, help="Timed rounds.")
-@click.option("--warmup", type=click.IntRange(0), default=5, show_default=True, help="Untimed rounds.")
+@click.option(
+    "--sweep", multiple=True, metavar="DIM=SIZE,SIZE,…", help="Time at each of these sizes of a dynamic dimension."
+)
+@click.option("--bind", multiple=True, metavar="DIM=SIZE", help="Size of a dynamic dimension.")
+@click.option("--runs", type=click.IntRange(2), default=20, show_default=True, help="Timed rounds, at least.")
+@click.option("--warmup", type=click.IntRange(0), default=3, show_default=True, help="Untimed rounds, at least.")
+@click.option(
+    "--precision", type=click.FloatRange(0.0, 100.0), default=2.0, show_default=True,
+    help="Go on until half of each ratio's interval is this small, in percent.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(0.0), default=2.0, show_default=True, help="How long to go on for that, a size."
+)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
-@click.option("--bind", multiple=True, metavar="DIM=SIZE", help="Size of a dynamic dimension.")
+@click.option("--nodes", is_flag=True, help="Say where the time goes: by operator, mapped back to source layers.")
+@click.option("--memory", is_flag=True, help="Load each model in a process of its own: load time, peak memory.")
+@click.option("--chart", type=click.Path(path_type=Path, dir_okay=False), help="Draw a chart: .svg, .png or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def profile_command(
-    models: tuple[Path, ...],
+    models: tuple[str, ...],
     batches: tuple[int, ...],
+    sweep: tuple[str, ...],
+    bind: tuple[str, ...],
     runs: int,
     warmup: int,
+    precision: float,
+    seconds: float,
     threads: int,
     provider: str,
-    bind: tuple[str, ...],
+    nodes: bool,
+    memory: bool,
+    chart: Path | None,
     as_json: bool,
 ) -> int:
-    """Time MODELS against each other in interleaved rounds (A B A B …). The first is the baseline.
+    """Time MODELS against each other in interleaved rounds (A B, B A, …). The first is the baseline.
 
-    A model is an ONNX file, or a step of a build: `build/quickstart/pruned`, `build/quickstart/pruned@1`.
+    A model is an ONNX file; a step of a build (`build/quickstart/pruned`, `build/quickstart/pruned@1`) or a whole build
+    (`build/quickstart`, all its pipelines); an engine; or a model that a recipe declares, run by its own framework
+    (`recipes/quickstart.mopt:digits`).
     """
-    from mopt.driver.profiling import print_comparison, profile_models
+    from mopt.driver.profile_chart import FORMATS, draw
+    from mopt.driver.profiling import Request, profile_models
 
-    sizes = {name: _size(name, text) for name, text in overrides(bind, "--bind").items()}
-    comparison = profile_models(models, batches, runs, warmup, threads, provider, sizes)
+    if chart is not None and chart.suffix not in FORMATS:
+        raise click.UsageError(f"--chart {chart}: a chart is written as {', '.join(FORMATS)}")
+    request = Request(
+        models, batches, runs, warmup, precision / 100, seconds, threads, provider,
+        {name: _size(name, text) for name, text in overrides(bind, "--bind").items()},
+        {name: [_size(name, size.strip(), "--sweep") for size in text.split(",")]
+         for name, text in overrides(sweep, "--sweep").items()},
+        nodes, memory,
+    )  # fmt: skip
+    comparison = profile_models(request)
+    if chart is not None:
+        draw(comparison, chart)
     if as_json:
         print(json.dumps(comparison.to_json(), ensure_ascii=False, indent=1))
     else:
+        from mopt.driver.profile_tables import print_comparison
         from rich.console import Console
 
         print_comparison(comparison, Console(highlight=False))
     return 0
 
 
-def _size(name: str, text: str) -> int:
+def _size(name: str, text: str, option: str = "--bind") -> int:
     if not text.isdigit() or int(text) < 1:
-        raise click.UsageError(f"--bind {name}={text}: a size is a positive integer")
+        raise click.UsageError(f"{option} {name}={text}: a size is a positive integer")
     return int(text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from mopt.build.outcome import Failure
 from mopt.build.rows import Row
 from mopt.build.timing import Stopwatch
 from mopt.check import CheckResult, check
+from mopt.driver.launch import Launch, processes
 from mopt.driver.lock import only_one
 from mopt.driver.output import Output
 from mopt.driver.pipelines import PipelineRun, PipelineRunner
@@ -81,9 +82,16 @@ def compile_recipe(
     output_folder = options.output or Path("build") / path.stem
     store = Store(options.store or default_root())
     store.sweep()
-    with only_one(output_folder, reporter):
-        build = _Build(plan, chosen, store, Output(output_folder, store), reporter, registry, options)
-        return build.run(names)
+    launch = Launch() if processes() > 1 else None
+    try:
+        with only_one(output_folder, reporter):
+            output = Output(output_folder, store)
+            build = _Build(plan, chosen, store, output, reporter, registry, options, launch.tell if launch else None)
+            return build.run(names)
+    finally:
+        if launch is not None:
+            launch.tell(None)
+            launch.close()
 
 
 def _selected(plan: Plan, patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -111,6 +119,7 @@ class _Build:
         reporter: Reporter,
         registry: Registry,
         options: CompileOptions,
+        announce: Callable[[str], None] | None = None,
     ) -> None:
         recipe = plan.recipe
         self._plan, self._chosen, self._store, self._output = plan, chosen, store, output
@@ -118,7 +127,7 @@ class _Build:
         self._hashes = FileHashes(store.root / "hashes.json")
         keys = Keys(recipe, self._hashes)
         self._data = data = DataAccess(recipe)
-        self._executor = Executor(plan, store, keys, reporter, data.split, output.logs)
+        self._executor = Executor(plan, store, keys, reporter, data.split, output.logs, announce)
         self._judge = Judge(recipe, store, keys, data, reporter)
         self._stopwatch = Stopwatch(recipe.profile, recipe.seed, store, reporter, fresh=options.profile == "always")
         sizes = Sizes(recipe.profile.batch, recipe.profile.bind)

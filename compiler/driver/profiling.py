@@ -3,137 +3,223 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mopt.driver.references import load_reference
-from mopt.report.table import milliseconds
+from mopt.driver.candidates import Candidate, candidates
 
 if TYPE_CHECKING:
+    from mopt.ir import Module
     from mopt.runtime.profiler import Timing
-    from rich.console import Console
+    from mopt.runtime.profiler.footprint import Footprint
+    from mopt.runtime.profiler.nodes import NodeProfile
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        models: references, as `candidates` takes them; the first is the baseline.
+        batches: batch sizes; `sweep` gives sizes of another dimension to try each of, by its name.
+        runs, warmup: rounds that count, at least, and rounds before them.
+        precision, seconds: go on until half of each ratio's interval is this small, or for so long a point.
+        threads, provider: for onnxruntime; `threads` for frameworks too.
+        bind: sizes of dynamic dimensions.
+        nodes: also time by operator and source layer. memory: also load each in a process of its own.
+    """
+
+    models: Sequence[str]
+    batches: Sequence[int] = (1,)
+    runs: int = 20
+    warmup: int = 3
+    precision: float = 0.02
+    seconds: float = 1.0
+    threads: int = 1
+    provider: Any = "cpu"
+    bind: Mapping[str, int] = field(default_factory=dict)
+    sweep: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    nodes: bool = False
+    memory: bool = False
+
+
+@dataclass(frozen=True)
+class Point:
+    """One size at which all models were timed: the batch, sizes by dimension, and each model's timing."""
+
+    batch: int
+    sizes: Mapping[str, int]
+    timings: Mapping[str, Timing]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Timings by batch size and model; `baseline` is the first model."""
+    """What `mopt profile` found; `baseline` is the first model.
+
+    Attributes:
+        runtimes: what ran each model.
+        points: in the order in which they were timed.
+        nodes, footprints: by model, where asked for and where the model is a graph.
+    """
 
     baseline: str
     machine: Mapping[str, Any]
-    timings: Mapping[int, Mapping[str, Timing]]
-    sizes: Mapping[int, Mapping[str, int]]
+    runtimes: Mapping[str, str]
+    points: Sequence[Point]
+    nodes: Mapping[str, NodeProfile] = field(default_factory=dict)
+    footprints: Mapping[str, Footprint] = field(default_factory=dict)
+
+    def best(self, name: str) -> Point:
+        """Return the point at which a model has its highest throughput."""
+        return max(self.points, key=lambda point: point.timings[name].throughput)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, times in seconds."""
         return {
             "baseline": self.baseline,
             "machine": dict(self.machine),
-            "batches": {
-                str(batch): {"sizes": dict(self.sizes[batch]), "models": {n: t.to_json() for n, t in timed.items()}}
-                for batch, timed in self.timings.items()
-            },
+            "runtimes": dict(self.runtimes),
+            "points": [
+                {
+                    "batch": point.batch,
+                    "sizes": dict(point.sizes),
+                    "models": {name: timing.to_json() for name, timing in point.timings.items()},
+                }
+                for point in self.points
+            ],
+            "best_batch": {name: self.best(name).batch for name in self.runtimes},
+            "nodes": {name: found.to_json() for name, found in self.nodes.items()},
+            "footprints": {name: found.to_json() for name, found in self.footprints.items()},
         }
 
 
-def profile_models(
-    paths: Sequence[Path],
-    batches: Sequence[int],
-    runs: int,
-    warmup: int,
-    threads: int,
-    provider: Any,
-    bind: Mapping[str, int],
-) -> Comparison:
-    """Time models in interleaved rounds on the same seeded inputs, those of the first one's interface.
+def profile_models(request: Request) -> Comparison:
+    """Time models in interleaved rounds on the same seeded inputs, those of the first graph's interface.
 
     Raises:
+        LoadError, StoreError, SourceError: a model can't be found.
         RunError: a model does not take the inputs, or its batch is fixed at another size.
-        TargetError: onnxruntime refuses a model, or lacks the provider.
+        TargetError: a runtime refuses a model, or is missing here.
     """
-    from mopt.build.timing import batch_feeds, machine_identity
+    from mopt.build.timing import SETTLE, batch_feeds, machine_identity
     from mopt.runtime.contract import RunError
     from mopt.runtime.dimensions import dynamic_dimensions
-    from mopt.runtime.ort import OrtRunner, cast_feeds
     from mopt.runtime.profiler import profile
 
-    names = _names(paths)
-    modules = {name: load_reference(path) for name, path in zip(names, paths, strict=True)}
-    first = modules[names[0]]
-    timings: dict[int, dict[str, Timing]] = {}
-    sizes: dict[int, dict[str, int]] = {}
+    chosen = candidates(request.models, request.provider, request.threads)
     with contextlib.ExitStack() as stack:
-        runners = {
-            name: stack.enter_context(OrtRunner(module, provider=provider, threads=threads))
-            for name, module in modules.items()
-        }
-        for batch in dict.fromkeys(batches):
-            arrays = batch_feeds(first, batch, bind, seed=0)
+        runners = {one.name: _opened(one, stack) for one in chosen}
+        graph, module = _interface(chosen)
+        points: list[Point] = []
+        first: dict[str, Any] = {}
+        for batch, sizes in _points(module, request):
+            arrays = batch_feeds(module, batch, sizes, seed=0)
             if arrays is None:
-                raise RunError(f"{paths[0]}: its batch is fixed; it does not take batch {batch}")
-            feeds = {}
-            for name, runner in runners.items():
-                missing = [port.name for port in runner.inputs if port.name not in arrays]
-                if missing:
-                    raise RunError(f"{name}: its inputs {', '.join(missing)} are not inputs of {names[0]}")
-                feeds[name] = cast_feeds(arrays, runner.inputs)
-            timings[batch] = profile(runners, feeds, runs=runs, warmup=warmup, batch=batch, baselines=names[0])
-            sizes[batch] = {d.key: int(arrays[d.places[0][0]].shape[d.places[0][1]]) for d in dynamic_dimensions(first)}
-    machine = {**machine_identity(), "provider": provider, "threads": threads}
-    return Comparison(names[0], machine, timings, sizes)
+                raise RunError(f"{graph}: its batch is fixed; it does not take batch {batch}")
+            first = first or arrays
+            feeds = {name: _feeds(name, graph, runner, arrays) for name, runner in runners.items()}
+            timings = profile(
+                runners, feeds, runs=request.runs, warmup=request.warmup, batch=batch, baselines=chosen[0].name,
+                precision=request.precision, seconds=request.seconds, settle=SETTLE,
+            )  # fmt: skip
+            shown = {d.key: int(arrays[d.places[0][0]].shape[d.places[0][1]]) for d in dynamic_dimensions(module)}
+            points.append(Point(batch, shown, timings))
+    machine = {**machine_identity(), "provider": request.provider, "threads": request.threads}
+    found = Comparison(chosen[0].name, machine, {one.name: one.runtime for one in chosen}, points)
+    return _looked_into(found, chosen, first, request) if request.nodes or request.memory else found
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print a table: a line for each model and batch size."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def _interface(chosen: Sequence[Candidate]) -> tuple[str, Module]:
+    """Return the name and the graph of the first candidate that has one: inputs are drawn for it.
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("batch", no_wrap=True)
-    table.add_column("model", no_wrap=True)
-    for head in ("ms", "samples/s", "× A", "verdict"):
-        table.add_column(head, justify="right", no_wrap=True)
-    # Paths are long and columns narrow: models go by letters, explained below the table.
-    letters = {name: _letter(number) for number, name in enumerate(next(iter(comparison.timings.values())))}
-    for batch, timed in comparison.timings.items():
-        for name, timing in timed.items():
-            ratio = timing.ratio
-            table.add_row(
-                str(batch),
-                letters[name],
-                f"{milliseconds(timing.median * 1e3)} ±{milliseconds((timing.high - timing.low) / 2 * 1e3)}",
-                f"{timing.throughput:,.0f}",
-                f"{ratio.value:.3f} ±{(ratio.high - ratio.low) / 2:.3f}" if ratio else "1",
-                ratio.verdict if ratio else "baseline",
-            )
-    console.print(table)
-    for name, letter in letters.items():
-        console.print(Text(f"{letter} = {name}"), soft_wrap=True)
-    shown = ", ".join(f"{name}={size}" for name, size in next(iter(comparison.sizes.values())).items())
-    machine = comparison.machine
-    console.print(
-        Text(
-            f"{machine['processor']}, {machine['provider']}, {machine['threads']} thread(s); interleaved rounds, "
-            f"median ± half its 95% interval; sizes: {shown or 'as declared'}",
-            style="dim",
-        )
+    Raises:
+        TargetError: there are only engines.
+        SourceError: a framework's model can't be lowered.
+    """
+    from mopt.runtime.contract import TargetError
+
+    for one in chosen:
+        if one.module is not None:
+            return one.name, one.module
+    for one in chosen:
+        if one.lower is not None:
+            return one.name, one.lower()
+    raise TargetError(
+        "none of these models has a graph to draw inputs for", help="name the ONNX model they come from too"
     )
 
 
-def _letter(number: int) -> str:
-    return chr(ord("A") + number) if number < 26 else f"#{number + 1}"
+def _looked_into(
+    found: Comparison, chosen: Sequence[Candidate], arrays: Mapping[str, Any], request: Request
+) -> Comparison:
+    """Add what is asked for beside times, at the first point's sizes."""
+    from dataclasses import replace
+
+    from mopt.ir.provenance import stamp_source
+    from mopt.runtime.profiler.footprint import footprint
+    from mopt.runtime.profiler.nodes import node_times
+
+    nodes, footprints = {}, {}
+    for one in chosen:
+        if one.module is None:
+            continue
+        given = _cast_to(one.module, arrays)
+        if request.nodes:
+            stamp_source(one.module)
+            nodes[one.name] = node_times(
+                one.module, given, provider=request.provider, threads=request.threads, runs=request.runs
+            )
+        if request.memory:
+            footprints[one.name] = footprint(one.module, given, provider=request.provider, threads=request.threads)
+    return replace(found, nodes=nodes, footprints=footprints)
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Name models by their files, or by whole paths where files are named alike; one given twice gets a number."""
-    names: list[str] = []
-    alike = len({path.name for path in paths}) < len(set(paths))
-    for path in paths:
-        base = name = str(path) if alike else path.name
-        number = 2
-        while name in names:
-            name, number = f"{base} ({number})", number + 1
-        names.append(name)
-    return names
+def _points(module: Module, request: Request) -> list[tuple[int, dict[str, int]]]:
+    """Return every (batch, sizes) to time.
+
+    Raises:
+        RunError: a dimension to sweep is not one of the model's.
+    """
+    from mopt.runtime.contract import RunError
+    from mopt.runtime.dimensions import dynamic_dimensions
+
+    known = {dimension.key for dimension in dynamic_dimensions(module)}
+    unknown = sorted({*request.sweep, *request.bind} - known)
+    if unknown:
+        have = ", ".join(sorted(known)) or "none"
+        raise RunError(f"the model has no dynamic dimension {', '.join(f'`{key}`' for key in unknown)}; it has {have}")
+    names = list(request.sweep)
+    return [
+        (batch, {**request.bind, **dict(zip(names, sizes, strict=True))})
+        for batch in dict.fromkeys(request.batches)
+        for sizes in itertools.product(*(dict.fromkeys(request.sweep[name]) for name in names))
+    ]
+
+
+def _opened(one: Candidate, stack: contextlib.ExitStack) -> Any:
+    runner = one.open()
+    close = getattr(runner, "close", None)
+    if callable(close):
+        stack.callback(close)
+    return runner
+
+
+def _feeds(name: str, graph: str, runner: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    from mopt.runtime.contract import RunError
+    from mopt.runtime.ort import cast_feeds
+
+    ports = getattr(runner, "inputs", None)
+    if ports is None:  # a framework's model takes the recipe's names and types
+        return dict(arrays)
+    missing = [port.name for port in ports if port.name not in arrays]
+    if missing:
+        raise RunError(f"{name}: its inputs {', '.join(missing)} are not inputs of {graph}")
+    return cast_feeds(arrays, ports)
+
+
+def _cast_to(module: Module, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    from mopt.runtime.ort import cast_feeds
+
+    return cast_feeds(arrays, module.inputs)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,41 @@ def convert_keras(source: KerasSource, scratch: Path, seed: int, phase: Callable
     """
     phase("importing tensorflow")
     tf_convert.start(seed)
+    loaded = load_keras(source, phase)
+    return loaded.notes + tf_convert.convert_function(
+        str(source.model),
+        loaded.call,
+        loaded.spec,
+        outputs=source.outputs,
+        shapes=_output_shapes(loaded.model),
+        sizes=source.sizes,
+        opset=source.opset,
+        folder=loaded.folder,
+        parameters=_parameters(loaded.model),
+        layers=list(_layer_names(loaded.model)),
+        scratch=scratch,
+        seed=seed,
+        phase=phase,
+    )
+
+
+@dataclass
+class LoadedKeras:
+    """A Keras model and how to call it: `call` takes tensors in the order of `spec`, and names what comes out."""
+
+    model: Any
+    spec: Spec
+    call: Callable[..., Mapping[str, Any]]
+    folder: Path
+    notes: list[str]
+
+
+def load_keras(source: KerasSource, phase: Callable[[str], None]) -> LoadedKeras:
+    """Load the model a recipe names, with its weights.
+
+    Raises:
+        SourceError: it can't be loaded, or its weights or inputs don't fit.
+    """
     reference = source.model
     phase("loading the model")
     notes: list[str] = []
@@ -49,21 +85,7 @@ def convert_keras(source: KerasSource, scratch: Path, seed: int, phase: Callable
         ordered = [by_name[name] for name in (keys if set(keys) == set(spec) else spec)]
         return _named(model, _called(model, ordered))
 
-    return notes + tf_convert.convert_function(
-        str(reference),
-        call,
-        spec,
-        outputs=source.outputs,
-        shapes=_output_shapes(model),
-        sizes=source.sizes,
-        opset=source.opset,
-        folder=folder,
-        parameters=_parameters(model),
-        layers=list(_layer_names(model)),
-        scratch=scratch,
-        seed=seed,
-        phase=phase,
-    )
+    return LoadedKeras(model, spec, call, folder, notes)
 
 
 def _from_factory(reference: PythonRef, source: KerasSource, phase: Callable[[str], None]) -> Any:

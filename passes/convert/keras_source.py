@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mopt.passes.convert.worker import convert, need
 from mopt.plugin import option, register
 from mopt.runtime.contract import Source, SourceResult
 from mopt.values import Location, PythonRef, TensorType
+
+if TYPE_CHECKING:
+    from mopt.runtime.contract import Runner
 
 
 @register("keras")
@@ -41,3 +44,14 @@ class KerasSource(Source):
         """
         need("tensorflow", "tensorflow", "keras", "tf2onnx")
         return convert("mopt.passes.convert.keras_convert:convert_keras", self, scratch, seed)
+
+    def eager(self, threads: int = 1) -> Runner:
+        """Load the model and call it as Keras does, eagerly.
+
+        Raises:
+            SourceError: it can't be loaded.
+        """
+        need("tensorflow", "tensorflow", "keras")
+        from mopt.passes.convert.keras_eager import KerasEager
+
+        return KerasEager(self, threads)

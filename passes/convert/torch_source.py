@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from mopt.passes.convert.worker import convert, need
 from mopt.plugin import option, register
 from mopt.runtime.contract import Source, SourceResult
 from mopt.values import Globs, Location, PythonRef, TensorType
+
+if TYPE_CHECKING:
+    from mopt.runtime.contract import Runner
 
 
 @register("torch")
@@ -45,3 +48,14 @@ class TorchSource(Source):
         """
         need("torch", "torch")
         return convert("mopt.passes.convert.torch_convert:convert_torch", self, scratch, seed)
+
+    def eager(self, threads: int = 1) -> Runner:
+        """Load the model and call it as PyTorch does, without gradients.
+
+        Raises:
+            SourceError: it can't be loaded.
+        """
+        need("torch", "torch")
+        from mopt.passes.convert.torch_eager import TorchEager
+
+        return TorchEager(self, threads)
