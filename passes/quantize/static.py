@@ -33,8 +33,10 @@ class Static(Pass):
     percentile: float = option(
         99.99, help="share in percent of an activation's elements that `percentile` keeps", minimum=50, maximum=100
     )
-    activations: Literal["uint8", "int8"] = option(
-        "uint8", help="storage of activations; onnxruntime on x86 leaves more of an `int8` graph in float"
+    activations: Literal["uint8", "int8", "uint16", "int16"] = option(
+        "uint8",
+        help="storage of activations; onnxruntime on x86 leaves more of an `int8` graph in float, and runs all of a "
+        "16-bit one there",
     )
     symmetric: bool = option(
         False, help="activations' grids are symmetric about zero; onnxruntime then folds no activation function"
@@ -44,6 +46,9 @@ class Static(Pass):
     keep: Globs = option((), help="source layers (or node names) left in float")
     budget: Ratio = option(
         Ratio(0.0), help="share of MACs that a sensitivity analysis may leave in float", minimum=0, maximum=1
+    )
+    sensitive: Literal["float", "uint16", "int16"] = option(
+        "float", help="what becomes of the units within `budget`; 16 bits are for targets that have kernels for them"
     )
     placement: Literal["onnxruntime", "tensorrt"] = option(
         "onnxruntime",

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from mopt.ir import Module, provenance
 from mopt.passes.quantize.calibration_histogram import Histogram
 from mopt.passes.quantize.dynamic_graph import Editor
-from mopt.passes.quantize.static_grids import HARD, Grid, grids
+from mopt.passes.quantize.static_grids import HARD, LEAST, Grid, grids, levels
 from mopt.passes.quantize.static_placement import Placement
 from mopt.passes.quantize.static_units import WEIGHTED, Unit
 from mopt.passes.quantize.static_weights import quantize_weight
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 BY = "quantize.static"
 FLOAT = ir.DataType.FLOAT
-BYTES = {"uint8": ir.DataType.UINT8, "int8": ir.DataType.INT8}
+BYTES = {
+    "uint8": ir.DataType.UINT8, "int8": ir.DataType.INT8, "uint16": ir.DataType.UINT16, "int16": ir.DataType.INT16,
+}  # fmt: skip
 
 
 class Writer(Editor):
@@ -143,7 +145,9 @@ class Writer(Editor):
         if found.bias is None:
             return
         label = f"{node.name}_bias"
-        if options.placement == "tensorrt":  # which takes no int32, and adds biases in float anyway
+        if options.placement == "tensorrt" or options.activations.endswith("16"):
+            # TensorRT takes no int32 and adds biases in float anyway; so does whatever runs 16-bit activations in
+            # float, and steps as fine as theirs would want a bias of more bits.
             if bias_value is None:
                 node.resize_inputs(3)
             node.replace_input_with(2, self.constant(found.bias.astype(np.float32), label))
@@ -190,10 +194,11 @@ class Writer(Editor):
         assert value is not None
         low, high = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
         dtype = self._options.activations
-        least = 0 if dtype == "uint8" else -128
-        scale = np.float32((high - low) / 255 or 1.0)
-        zero = int(np.clip(np.rint(least - low / scale), least, least + 255))
-        content = np.clip(np.rint(array / scale) + zero, least, least + 255).astype(dtype)
+        least = LEAST[dtype]
+        most = least + levels(dtype)
+        scale = np.float32((high - low) / (most - least) or 1.0)
+        zero = int(np.clip(np.rint(least - low / scale), least, most))
+        content = np.clip(np.rint(array / scale) + zero, least, most).astype(dtype)
         inputs = [
             self.constant(content, f"{value.name}_quantized"),
             self.constant(np.asarray(scale), "scale"),

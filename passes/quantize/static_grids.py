@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 HARD: Final = 3.0
 """A hard swish is zero up to minus this, and the identity from this on."""
-_LEVELS: Final = 255
+LEAST: Final = {"uint8": 0, "int8": -128, "uint16": 0, "int16": -32768}
+"""The smallest number of each storage."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Grid:
         scale: the real distance of two neighbours, a float32.
         zero_point: the byte that is zero where the value is quantised.
         seen: the byte that is zero where it is read: another one adds a constant on the way.
-        dtype: `uint8` or `int8`.
+        dtype: `uint8`, `int8`, or their 16-bit kin.
     """
 
     scale: float
@@ -43,12 +44,17 @@ class Grid:
     @property
     def least(self) -> int:
         """The smallest byte."""
-        return 0 if self.dtype == "uint8" else -128
+        return LEAST[self.dtype]
 
     @property
     def most(self) -> int:
         """The largest byte."""
-        return self.least + _LEVELS
+        return self.least + levels(self.dtype)
+
+
+def levels(dtype: str) -> int:
+    """Return how many steps a grid has."""
+    return 65535 if dtype.endswith("16") else 255
 
 
 def grids(placement: Placement, tensors: Mapping[str, Histogram], options: Static) -> dict[ir.Value, Grid]:
@@ -78,8 +84,9 @@ def _of_result(unit: Unit, placement: Placement, histogram: Histogram, options: 
 def _below_hardswish(histogram: Histogram, options: Static) -> Grid:
     """The smallest byte is -3, exactly: what lies below is zero after a hard swish anyway."""
     _, high = _range(histogram, options, floor=-HARD)
-    below = int(min(max(_LEVELS * HARD // (HARD + max(high, 1e-3)), 1), _LEVELS))
-    least = 0 if options.activations == "uint8" else -128
+    steps = levels(options.activations)
+    below = int(min(max(steps * HARD // (HARD + max(high, 1e-3)), 1), steps))
+    least = LEAST[options.activations]
     return Grid(float(np.float32(HARD / below)), least + below, least + below, options.activations)
 
 
@@ -87,19 +94,19 @@ def _grid(histogram: Histogram, options: Static, shift: float = 0.0, limits: tup
     low, high = _range(histogram, options)
     if limits is not None:
         low, high = max(low, limits[0]), min(high, limits[1])
-    least = 0 if options.activations == "uint8" else -128
+    least, most = LEAST[options.activations], levels(options.activations)
     if options.symmetric:
-        middle = least + 128
-        scale = _positive(max(-low, high) / 127)
+        middle = least + most // 2 + 1
+        scale = _positive(max(-low, high) / (most // 2))
         return Grid(scale, middle, middle, options.activations)
     low, high = min(low, shift), max(high, shift)
-    scale = _positive((high - low) / _LEVELS)
+    scale = _positive((high - low) / most)
     steps = round(shift / scale)
     if abs(shift) >= scale:
         steps = int(np.sign(shift)) * int(abs(shift) // scale)
         scale = _positive(shift / steps)  # a little more than before: the shift is a whole number of steps
-    seen = least + min(max(round(-low / scale), 0), _LEVELS)
-    return Grid(scale, min(max(seen + steps, least), least + _LEVELS), seen, options.activations)
+    seen = least + min(max(round(-low / scale), 0), most)
+    return Grid(scale, min(max(seen + steps, least), least + most), seen, options.activations)
 
 
 def _range(histogram: Histogram, options: Static, floor: float = -np.inf) -> tuple[float, float]:
@@ -107,7 +114,7 @@ def _range(histogram: Histogram, options: Static, floor: float = -np.inf) -> tup
         histogram,
         options.method,
         percentile=options.percentile,
-        levels=_LEVELS,
+        levels=levels(options.activations),
         symmetric=options.symmetric,
         floor=floor,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 from mopt.ir import Module, provenance
 from mopt.passes.contract import Context, Note, PassError, PassResult
+from mopt.passes.quantize import static_wide
 from mopt.passes.quantize.calibration import Calibration, calibrate, open_split
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.preparation import left_in_float, raise_opset
@@ -29,6 +30,7 @@ OPSET: Final = 13
 
 def quantize(module: Module, options: Static, context: Context) -> PassResult:
     """Quantise `module`. See `Static.run`."""
+    static_wide.refuse_where_unknown(options)
     options = settled(options)
     quantized = first_quantized(module)
     if quantized is not None:
@@ -37,7 +39,9 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
             node=quantized.name,
             help="start the pipeline from the float model",
         )
-    module, raised = raise_opset(module, context, OPSET, f"DequantizeLinear has an axis from {OPSET} on")
+    opset = static_wide.opset_for(options, OPSET)
+    needs = f"DequantizeLinear has an axis from {OPSET} on" if opset == OPSET else f"16 bits are known from {opset} on"
+    module, raised = raise_opset(module, context, opset, needs)
     module.infer_shapes()
     units, left = find_units(module, regrid=regrids(options))
     kept = _kept(module, units, options)
@@ -50,7 +54,10 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     chosen = {unit.name for unit in placement.units}
     floats = [unit for unit in units if unit.name not in chosen and unit.name not in kept]
     writer = Writer(module, placement, seen.tensors, options)
+    inputs = {unit.name: seen.tensors[unit.inputs[0].name or ""] for unit in units}
+    read = {item.unit: inputs[item.unit] for item in found}
     writer.write()
+    wide, wide_notes = static_wide.write_sensitive(module, read, options)
     stored = store(module, [node for node in module.graph if _is_stored(node, options)], options)
     left = {**left, **stored.left}
     counts.update({operator: len(names) for (operator, _), names in stored.nodes.items()})
@@ -59,20 +66,18 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
         return PassResult(module, bool(raised), (nothing, *left_in_float(left)))
     module.infer_shapes()
     listed = ", ".join(f"{count} {operator}" for operator, count in sorted(counts.items()))
-    elements = writer.elements + stored.elements
+    elements = writer.elements + wide + stored.elements
     notes = [Note(f"quantised {listed}: {elements:,} weights in 8 bits; calibrated on {seen.samples} samples")]
-    notes += stored_notes(stored)
+    notes += [*static_wide.notes(options, placement), *wide_notes, *stored_notes(stored)]
     if raised:
         notes.append(Note(raised))
     if kept:
         notes.append(Note(f"{len(kept)} left in float by `keep`", nodes=tuple(sorted(kept))))
-    notes += [
-        Note(
-            f"left in float as sensitive: {item.share:.0%} of the error measured, {item.macs:.1%} of MACs",
-            nodes=(item.unit,),
-        )
-        for item in found
-    ]
+    in_wide = {name for note in wide_notes for name in note.nodes}
+    for item in found:
+        where = "in 16 bits" if item.unit in in_wide else "left in float"
+        said = f"{where} as sensitive: {item.share:.0%} of the error measured, {item.macs:.1%} of MACs"
+        notes.append(Note(said, nodes=(item.unit,)))
     sensitive_names = {item.unit for item in found}
     cheap = tuple(unit.name for unit in floats if unit.name not in sensitive_names)
     if cheap:
@@ -120,9 +125,7 @@ def _matches(node: ir.Node, pattern: str) -> bool:
 
 def _is_stored(node: ir.Node, options: Static) -> bool:
     """Say whether a node's weights are kept in 8 bits although it runs in float."""
-    return (
-        node.domain == "" and node.op_type in STORED and not any(_matches(node, pattern) for pattern in options.keep)
-    )
+    return node.domain == "" and node.op_type in STORED and not any(_matches(node, pattern) for pattern in options.keep)
 
 
 def _inner(module: Module) -> list[Note]:

@@ -25,7 +25,7 @@ _KINDS: Final[dict[str, Kind]] = {
     "Conv": "conv", "MatMul": "matmul", "Gemm": "gemm", "Add": "elementwise", "Mul": "elementwise",
     "GlobalAveragePool": "pool", "AveragePool": "pool", "Sigmoid": "unary", "LeakyRelu": "unary", "Concat": "concat",
     "MaxPool": "move", "Reshape": "move", "Flatten": "move", "Transpose": "move", "Squeeze": "move",
-    "Unsqueeze": "move",
+    "Unsqueeze": "move", "Resize": "move", "Slice": "move", "DepthToSpace": "move", "SpaceToDepth": "move",
 }  # fmt: skip
 
 WEIGHTED: Final = ("conv", "matmul", "gemm")
@@ -107,6 +107,8 @@ def _unit(node: ir.Node) -> Unit | str | None:
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         return None
     if node.op_type == "AveragePool" and ("dilations" in node.attributes or node.attributes.get("ceil_mode")):
+        return None
+    if node.op_type == "Resize" and "mode" in node.attributes and node.attributes["mode"].as_string() != "nearest":
         return None
     return Unit(kind, node, tuple(read), node.outputs[0])
 
