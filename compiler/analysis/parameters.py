@@ -33,7 +33,7 @@ def count_parameters(weight: Weight) -> tuple[int, int]:
         for node, index in weight.users:
             if node.op_type == "MatMulNBits" and index == 1:
                 return _count_blocks(node, array)
-        zero = next((found for user in weight.users if (found := _zero_point(*user, array.ndim)) is not None), None)
+        zero = next((found for user in weight.users if (found := zero_point(*user, array.ndim)) is not None), None)
         if zero is not None:
             if zero.ndim == array.ndim:  # a last block may be longer than what is left of the axis
                 zero = zero[tuple(slice(size) for size in array.shape)]
@@ -58,7 +58,7 @@ def _constant(node: ir.Node, index: int) -> np.ndarray[Any, Any] | None:
     return constant_tensor(producer).numpy() if producer is not None and is_constant(producer) else None
 
 
-def _zero_point(node: ir.Node, index: int, rank: int) -> np.ndarray[Any, Any] | None:
+def zero_point(node: ir.Node, index: int, rank: int) -> np.ndarray[Any, Any] | None:
     """Return the zero point at one use of a weight, shaped to be compared with it; None if there is none."""
     if node.op_type == "DequantizeLinear" and index == 0:
         zero, axis = _constant(node, 2), node.attributes.get_int("axis", 1)

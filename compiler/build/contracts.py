@@ -145,24 +145,26 @@ def _zero_share(weight: Weight | Codebook) -> float:
     from mopt.analysis.codebook import Codebook
     from mopt.analysis.parameters import count_parameters
 
-    count, nonzero = (0, 0) if isinstance(weight, Codebook) else count_parameters(weight)
+    count, nonzero = (weight.size, weight.nonzero()) if isinstance(weight, Codebook) else count_parameters(weight)
     if not count:
         count, nonzero = weight.size, int(np.count_nonzero(weight.numpy()))
     return 1.0 - nonzero / count if count else 1.0
 
 
 def _distinct(weight: Weight | Codebook) -> float:
-    """Return the number of different values; of a quantised weight those of one slice, if each slice has a scale."""
+    """Return the number of different values, or that of the slice with most, if each slice of an axis has a grid."""
     import numpy as np
 
     array = weight.numpy()
-    if array.dtype.kind == "f":
-        return float(np.unique(array.astype(np.float64)).size)  # numpy 2.4 sorts float16 wrongly on some processors
-    # Types of fewer than 8 bits are numpy extensions without an order.
-    array = array.astype(np.int64)
+    # numpy 2.4 sorts float16 wrongly on some processors; types of fewer than 8 bits are extensions without an order.
+    array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
     counts = [np.unique(array).size]
-    for axis in {0, array.ndim - 1} if array.ndim > 1 else ():
-        counts.append(max((np.unique(part).size for part in np.moveaxis(array, axis, 0)), default=0))
+    slices = [np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for axis in range(array.ndim)]
+    if array.ndim == 3:  # gates of two directions
+        slices.append(array.reshape(-1, array.shape[2]))
+    for part in slices if array.ndim > 1 and array.size else ():
+        rows = np.sort(part, axis=1)
+        counts.append(int((np.diff(rows, axis=1) != 0).sum(axis=1).max(initial=0)) + 1)
     return float(min(counts))
 
 

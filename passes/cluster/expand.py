@@ -26,7 +26,7 @@ class Expand(Pass):
     def run(self, module: Module, context: Context) -> PassResult:
         """Expand every codebook of `module`, in place."""
         del context
-        from mopt.passes.cluster.storage import expand
+        from mopt.analysis.codebook_expand import expand
 
         names = expand(module)
         if not names:

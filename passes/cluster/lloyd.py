@@ -27,13 +27,16 @@ _GRAINS = 512
 Reals = NDArray[np.float64]
 
 
-def kmeans(array: NDArray[Any], clusters: int, *, keep_zeros: bool) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+def kmeans(
+    array: NDArray[Any], clusters: int, *, keep_zeros: bool, weights: Reals | None = None
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Cluster the elements of an array by value.
 
     Args:
         array: finite floats of any shape.
         clusters: the most clusters, 2 to 256.
         keep_zeros: where the array has zeros, one centroid is exactly zero, so that they stay.
+        weights: how much the squared error of each element counts, positive, of the array's shape; None for all alike.
 
     Returns:
         The centroids, ascending, in the array's type (all different, at most `clusters`), and for each element the
@@ -41,7 +44,13 @@ def kmeans(array: NDArray[Any], clusters: int, *, keep_zeros: bool) -> tuple[NDA
     """
     # Everything is sorted in double precision: numpy 2.4 sorts float16 wrongly on processors with AVX512-FP16.
     reals = array.astype(np.float64)
-    values, counts = np.unique(reals, return_counts=True)
+    counts: Reals
+    if weights is None:
+        values, numbers = np.unique(reals, return_counts=True)
+        counts = numbers.astype(np.float64)
+    else:
+        values, inverse = np.unique(reals, return_inverse=True)
+        counts = np.bincount(inverse.reshape(-1), weights=weights.reshape(-1)).astype(np.float64)
     if values.size <= clusters:
         return values.astype(array.dtype), np.searchsorted(values, reals).astype(np.uint8)
     pinned = keep_zeros and bool(np.any(values == 0))
@@ -61,7 +70,7 @@ def inertia(array: NDArray[Any], centroids: NDArray[Any], indices: NDArray[np.ui
     return float(np.sum(np.square(array.astype(np.float64) - centroids.astype(np.float64)[indices])))
 
 
-def _start(values: Reals, counts: NDArray[np.int64], clusters: int) -> Reals:
+def _start(values: Reals, counts: Reals, clusters: int) -> Reals:
     if clusters > _FEW or values.size <= clusters:
         return _by_density(values, counts, clusters)
     borders = [0, values.size]
@@ -73,12 +82,10 @@ def _start(values: Reals, counts: NDArray[np.int64], clusters: int) -> Reals:
     return _best_partition(values, counts, np.unique(borders), clusters)
 
 
-def _best_partition(values: Reals, counts: NDArray[np.int64], borders: NDArray[Any], clusters: int) -> Reals:
+def _best_partition(values: Reals, counts: Reals, borders: NDArray[Any], clusters: int) -> Reals:
     """Return the means of the best `clusters` groups of neighbouring cells; `borders` index the values."""
     size, first, second = (np.concatenate(([0.0], np.cumsum(counts * values**power)))[borders] for power in range(3))
-    within = (
-        second[None] - second[:, None] - (first[None] - first[:, None]) ** 2 / np.maximum(size[None] - size[:, None], 1)
-    )
+    within = second[None] - second[:, None] - (first[None] - first[:, None]) ** 2 / _divisor(size[None] - size[:, None])
     within = np.where(size[None] > size[:, None], np.maximum(within, 0), np.inf)
     best, choices = within[0], []
     for _ in range(clusters - 1):
@@ -93,7 +100,11 @@ def _best_partition(values: Reals, counts: NDArray[np.int64], borders: NDArray[A
     return means
 
 
-def _by_density(values: Reals, counts: NDArray[np.int64], clusters: int) -> Reals:
+def _divisor(size: Reals) -> Reals:
+    return np.where(size > 0, size, 1.0)
+
+
+def _by_density(values: Reals, counts: Reals, clusters: int) -> Reals:
     # Cells of about equal counts: a histogram of equal widths would be empty or noisy in the tails.
     running = np.cumsum(counts)
     cells = min(_CELLS * clusters, values.size - 1)
@@ -105,7 +116,7 @@ def _by_density(values: Reals, counts: NDArray[np.int64], clusters: int) -> Real
     return start
 
 
-def _settle(values: Reals, counts: NDArray[np.int64], centroids: Reals, pinned: bool) -> Reals:
+def _settle(values: Reals, counts: Reals, centroids: Reals, pinned: bool) -> Reals:
     """Iterate until the centroids stay where they are. A pinned one, zero, is put among them and never moves."""
     if pinned:
         centroids = np.sort(np.append(centroids, 0.0))
@@ -115,7 +126,7 @@ def _settle(values: Reals, counts: NDArray[np.int64], centroids: Reals, pinned: 
         borders = (centroids[1:] + centroids[:-1]) / 2
         places = np.concatenate(([0], np.searchsorted(values, borders, side="right"), [values.size]))
         size, first, second = (total[places[1:]] - total[places[:-1]] for total in totals)
-        means = np.where(size > 0, first / np.maximum(size, 1), centroids)
+        means = np.where(size > 0, first / _divisor(size), centroids)
         fixed = (centroids == 0) if pinned else np.zeros(centroids.size, bool)
         means[fixed] = 0
         idle = np.flatnonzero((size == 0) & ~fixed)

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
-from mopt.analysis.codebook import codebooks
 from mopt.ir import Module, provenance
 from mopt.ir.naming import fresh
 from mopt.ir.walk import graph_values, nested_graphs, nested_nodes
@@ -23,6 +22,9 @@ from mopt.ir.weights import Weight
 from numpy.typing import NDArray
 
 BY: Final = "cluster.kmeans"
+_HALF_ERROR: Final = 1e-3
+"""Half precision holds codebooks of rows whose centroids it moves by no more than this share of their range."""
+_HALF_PEAK: Final = 6e4
 _UINT4_OPSET: Final = 21
 _UINT4_IR: Final = 10
 """The IR version that came with opset 21, and with `uint4` in files."""
@@ -37,6 +39,17 @@ class Storage:
     bits: int
     table: bool
     nbytes: int
+
+
+def smallest_rows(rows: int, size: int, clusters: int, itemsize: int, opset: int) -> Storage:
+    """Return the storage that takes the fewest bytes for `rows` codebooks and `size` elements."""
+    books = rows * clusters * itemsize
+    found = [Storage(8, False, size + books)]
+    if clusters <= 16 and opset >= _UINT4_OPSET:
+        found.append(Storage(4, False, -(-size // 2) + books))
+    elif clusters <= 16 and size % 2 == 0 and size // 2 > _LOOKUPS:
+        found.append(Storage(4, True, size // 2 + books))
+    return min(found, key=lambda storage: storage.nbytes)
 
 
 def smallest_storage(size: int, clusters: int, itemsize: int, opset: int) -> Storage:
@@ -54,8 +67,9 @@ def smallest_storage(size: int, clusters: int, itemsize: int, opset: int) -> Sto
 class Writer:
     """Puts codebooks into one module, under names that are free in it."""
 
-    def __init__(self, module: Module) -> None:
-        self._module = module
+    def __init__(self, module: Module, by: str = BY) -> None:
+        self._module, self._by = module, by
+        self._halves: dict[ir.Graph, ir.Value] = {}
         self._values = {
             value.name for graph in nested_graphs(module.graph) for value in graph_values(graph) if value.name
         }
@@ -73,8 +87,7 @@ class Writer:
             self._module.model.ir_version = max(self._module.model.ir_version or 0, _UINT4_IR)
         graph = weight.graph
         stored = self._initializer(graph, f"{name}_indices", packed)
-        to = [ir.AttrInt64("to", int(ir.DataType.INT64))]
-        nodes = [self._node("Cast", [stored], to, name, "wide", ir.DataType.INT64, packed.shape)]
+        nodes = [self._wide(stored, name)]
         table = self._initializer(graph, f"{name}_codebook", ir.Tensor(codebook))
         looked_up = ir.Shape([*packed.shape, *codebook.shape[1:]])
         dtype = weight.tensor.dtype
@@ -86,11 +99,74 @@ class Writer:
             nodes.append(self._node("Reshape", inputs, [], name, "weight", dtype, ir.Shape(indices.shape)))
         self._put(weight, nodes, readers)
 
+    def store_rows(
+        self, weight: Weight, centroids: NDArray[Any], indices: NDArray[np.uint8], axis: int, storage: Storage
+    ) -> None:
+        """Replace a weight by look-ups with a codebook for each row.
+
+        Args:
+            centroids: [R, K], in half precision where that is how they are to be kept.
+            indices: [R, S]; rows are parts of the weight with `axis` moved to the front.
+        """
+        name, readers, dtype = (
+            weight.value.name or "",
+            [usage.node for usage in weight.value.uses()],
+            weight.tensor.dtype,
+        )
+        graph, rows = weight.graph, ir.Shape(indices.shape)
+        if storage.table:
+            stored = self._initializer(graph, f"{name}_indices", ir.Tensor(_packed(indices, 4)))
+            shape = self._initializer(graph, f"{name}_rows", ir.Tensor(np.array(indices.shape, np.int64)))
+            nodes = [self._wide(stored, name)]
+            inputs = [self._halves_of(graph), nodes[0].outputs[0]]
+            pairs = ir.Shape([indices.size // 2, 2])
+            along = [ir.AttrInt64("axis", 0)]
+            nodes.append(self._node("Gather", inputs, along, name, "halves", ir.DataType.UINT8, pairs))
+            inputs = [nodes[-1].outputs[0], shape]
+            nodes.append(self._node("Reshape", inputs, [], name, "split", ir.DataType.UINT8, rows))
+            nodes.append(self._wide(nodes[-1].outputs[0], name))
+        else:
+            packed = ir.Tensor(indices)
+            if storage.bits == 4:
+                packed = _uint4(indices)  # type: ignore[assignment]
+                self._module.model.ir_version = max(self._module.model.ir_version or 0, _UINT4_IR)
+            nodes = [self._wide(self._initializer(graph, f"{name}_indices", packed), name)]
+        table = self._initializer(graph, f"{name}_codebooks", ir.Tensor(np.ascontiguousarray(centroids)))
+        if table.dtype != dtype:
+            to = [ir.AttrInt64("to", int(dtype))]
+            nodes.insert(0, self._node("Cast", [table], to, name, "full", dtype, table.shape))
+            table = nodes[0].outputs[0]
+        along, inputs = [ir.AttrInt64("axis", 1)], [table, nodes[-1].outputs[0]]
+        nodes.append(self._node("GatherElements", inputs, along, name, "values", dtype, rows))
+        moved = (weight.shape[axis], *weight.shape[:axis], *weight.shape[axis + 1 :])
+        if moved != indices.shape:
+            shape = self._initializer(graph, f"{name}_shape", ir.Tensor(np.array(moved, np.int64)))
+            inputs = [nodes[-1].outputs[0], shape]
+            nodes.append(self._node("Reshape", inputs, [], name, "weight", dtype, ir.Shape(moved)))
+        if axis:
+            order = [*range(1, axis + 1), 0, *range(axis + 1, len(moved))]
+            back = [ir.AttrInt64s("perm", order)]
+            inputs = [nodes[-1].outputs[0]]
+            nodes.append(self._node("Transpose", inputs, back, name, "order", dtype, ir.Shape(weight.shape)))
+        self._put(weight, nodes, readers)
+
+    def _wide(self, indices: ir.Value, name: str) -> ir.Node:
+        to = [ir.AttrInt64("to", int(ir.DataType.INT64))]
+        return self._node("Cast", [indices], to, name, "wide", ir.DataType.INT64, indices.shape)
+
+    def _halves_of(self, graph: ir.Graph) -> ir.Value:
+        """Return the table of the two halves of each byte: one serves all weights of a graph."""
+        if graph not in self._halves:
+            places = np.arange(256, dtype=np.uint8)
+            table = np.stack((places & 15, places >> 4), axis=1)
+            self._halves[graph] = self._initializer(graph, "halves_of_bytes", ir.Tensor(table))
+        return self._halves[graph]
+
     def _put(self, weight: Weight, nodes: list[ir.Node], readers: Sequence[ir.Node]) -> None:
         old, new, graph = weight.value, nodes[-1].outputs[0], weight.graph
         name = old.name or ""
         graph.insert_before(weight.node if weight.node is not None else graph[0], nodes)
-        provenance.inherit(nodes, [weight.node] if weight.node is not None else list(readers), BY)
+        provenance.inherit(nodes, [weight.node] if weight.node is not None else list(readers), self._by)
         old.replace_all_uses_with(new)
         if weight.node is not None:
             graph.remove(weight.node, safe=True)
@@ -123,27 +199,15 @@ class Writer:
         return node
 
 
-def expand(module: Module) -> list[str]:
-    """Write every codebook of a module out as an initializer of its name, in place; return the names."""
-    names = []
-    for book in list(codebooks(module)):
-        graph, array, name = book.nodes[0].graph, book.numpy(), book.name
-        if not isinstance(graph, ir.Graph) or book.value.is_graph_output():
-            continue
-        tensor = ir.Tensor(np.ascontiguousarray(array), name=name)
-        dense = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        book.value.replace_all_uses_with(dense)
-        book.value.name = None
-        graph.initializers[name] = dense
-        constants = [value for node in book.nodes for value in node.inputs if value is not None]
-        graph.remove(list(reversed(book.nodes)), safe=True)
-        for value in constants:
-            if value.is_initializer() and not value.uses() and value.graph is not None:
-                value.graph.initializers.pop(value.name or "", None)
-        names.append(name)
-    if names:
-        module.touch()
-    return names
+def halved(centroids: NDArray[Any]) -> NDArray[Any]:
+    """Return centroids [R, K] in half precision where that moves none by much, else as they are."""
+    peak = np.abs(centroids).max(axis=1, keepdims=True, initial=0)
+    if centroids.dtype.itemsize <= 2 or centroids.dtype.kind != "f" or peak.max(initial=0) > _HALF_PEAK:
+        return centroids
+    half = centroids.astype(np.float16)
+    moved = np.abs(half.astype(centroids.dtype) - centroids) > _HALF_ERROR * peak
+    flushed = (half == 0) & (centroids != 0)
+    return centroids if moved.any() or flushed.any() else half
 
 
 def _packed(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 from mopt.ir import Module, provenance
 from mopt.passes.contract import Context, Note, PassError, PassResult
+from mopt.passes.quantize.codebooks import sees_codebooks
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.dynamic_graph import Editor
 from mopt.passes.quantize.dynamic_operators import REWRITES, Limits, constant
@@ -23,6 +24,7 @@ OPSET: Final = 11
 _WEIGHTED: Final = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "LSTM": 1, "GRU": 1, "RNN": 1, "Gather": 0}
 
 
+@sees_codebooks("quantize.dynamic")
 def quantize(module: Module, options: Dynamic, context: Context) -> PassResult:
     """Quantise `module` in place. See `Dynamic.run`."""
     quantized = first_quantized(module)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from mopt.ir import Module, provenance
 from mopt.passes.contract import Context, Note, PassError, PassResult
+from mopt.passes.quantize.codebooks import sees_codebooks
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.dynamic_operators import constant
 from mopt.passes.quantize.preparation import raise_opset
@@ -27,6 +28,7 @@ _RESTORED: Final = frozenset({"Conv", "LSTM", "GRU"})
 _WEIGHTED: Final = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "LSTM": 1, "GRU": 1, "RNN": 1, "Gather": 0}
 
 
+@sees_codebooks("quantize.weights")
 def quantize(module: Module, options: Weights, context: Context) -> PassResult:
     """Quantise `module` in place. See `Weights.run`."""
     if options.bits not in (4, 8) or options.block not in _BLOCKS:
