@@ -84,9 +84,7 @@ class Rounding:
         element: the output's type where something else says it.
     """
 
-    def __init__(
-        self, call: Call, zero: int | None, output: int = 0, element: onnx_ir.DataType | None = None
-    ) -> None:
+    def __init__(self, call: Call, zero: int | None, output: int = 0, element: onnx_ir.DataType | None = None) -> None:
         self.whole_floats = as_whole_floats(call, output)
         self._saturate = bool(call.attribute("saturate", 1))
         if element is None and zero is not None and call.has(zero):

@@ -161,6 +161,8 @@ def prepare_max_unpool(call: Call) -> Compute:
         small = flat.reshape([*x.shape[:2], *natural])
         if list(small.shape) == list(full):
             return small
-        return functional.pad(small, [n for axis in range(x.dim() - 1, 1, -1) for n in (0, full[axis] - small.shape[axis])])
+        return functional.pad(
+            small, [n for axis in range(x.dim() - 1, 1, -1) for n in (0, full[axis] - small.shape[axis])]
+        )
 
     return compute

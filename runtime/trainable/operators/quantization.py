@@ -113,7 +113,14 @@ def prepare_qlinear_matmul(call: Call) -> Compute:
     rounding = Rounding(call, 7)
 
     def compute(
-        a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor, scale: Tensor, zero: Tensor
+        a: Tensor,
+        a_scale: Tensor,
+        a_zero: Tensor,
+        b: Tensor,
+        b_scale: Tensor,
+        b_zero: Tensor,
+        scale: Tensor,
+        zero: Tensor,
     ) -> Tensor:
         rows = a_scale.unsqueeze(-1) if a_scale.dim() == 1 and a_scale.numel() > 1 else a_scale
         step = scale.double() / (rows.double() * b_scale.double())
