@@ -143,9 +143,14 @@ class Pass:
         gives: kinds of promise this pass makes (`"sparsity"`, `"clusters"`), for the static checker.
         breaks: kinds of promise of earlier passes that do not hold after it.
         needs_float: it can't work on a graph that is quantised already.
+        needs_dense: it can't work on weights that are stored as codebooks.
+        packs: it stores weights as codebooks.
+        unpacks: it writes weights that are stored as codebooks out.
         quantizes: it leaves a quantised graph.
         trains: it trains (and so can't follow a pass with `quantizes`). Where several processes train together
             (`accelerate launch`), all of them run it, and no other pass.
+        holds_grids: it trains a quantised graph on its grids, which are the same afterwards (so it can follow a pass
+            with `quantizes` after all); that is checked.
         stands_on: further packages of mopt whose code decides the result (`"runtime.training"`), beside the pass's
             own folder and the parts that every pass stands on; they enter the cache key.
     """
@@ -159,8 +164,12 @@ class Pass:
     gives: ClassVar[tuple[str, ...]] = ()
     breaks: ClassVar[tuple[str, ...]] = ()
     needs_float: ClassVar[bool] = False
+    needs_dense: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
+    unpacks: ClassVar[bool] = False
     quantizes: ClassVar[bool] = False
     trains: ClassVar[bool] = False
+    holds_grids: ClassVar[bool] = False
     stands_on: ClassVar[tuple[str, ...]] = ()
 
     def run(self, module: Module, context: Context) -> PassResult:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mopt.build.context import StepContext
 from mopt.build.contracts import ContractError, check_interface, check_promises, check_valid, inherited
+from mopt.build.grids import check_grids
 from mopt.build.keys import Keys, model_references
 from mopt.build.outcome import Failure, Outcome, promise_record
 from mopt.passes.contract import Note, PassError
@@ -40,6 +43,7 @@ class Executor:
         reporter: where progress goes.
         open_split: opens data of the recipe.
         logs: folder for the tracebacks of unexpected errors.
+        announce: called with the id of a step that trains before it runs (other processes may have to join it).
     """
 
     def __init__(
@@ -50,7 +54,9 @@ class Executor:
         reporter: Reporter,
         open_split: Callable[[DataRef], Split],
         logs: Path,
+        announce: Callable[[str], None] | None = None,
     ) -> None:
+        self._announce = announce
         self._plan, self._store, self._keys = plan, store, keys
         self._reporter, self._open_split, self._logs = reporter, open_split, logs
         self._outcomes: dict[str, Outcome] = {}
@@ -91,6 +97,22 @@ class Executor:
         place = next(iter(self._plan.steps.values())).place
         step = PlanStep(f"{snapshot}/{call_text(operation)}", None, None, operation, label, place)
         return self._run_pass(step, operation, snapshot, (), root=snapshot)
+
+    def join(self, step_id: str) -> None:
+        """Run the pass of a step beside another process, which has brought its parent to the store and says what
+        becomes of the step."""
+        step = self._plan.steps[step_id]
+        operation, before = step.operation, self.outcome(step.parent or "")
+        assert operation is not None and before.snapshot is not None
+        models = {name: self.outcome(self._step_of(name)).snapshot or "" for name in model_references(operation)}
+        key = self._keys.step(
+            operation, before.snapshot, models, [promise_record(promise) for promise in before.promises]
+        )
+        with self._store.scratch() as scratch:
+            context = self._context(scratch, key, inherited(operation, before.promises))
+            # The other process fails alike, and tells.
+            with contextlib.suppress(PassError, DataError, LocationError):
+                operation.run(self._store.get_module(before.snapshot), context)
 
     # -- one step
 
@@ -213,21 +235,12 @@ class Executor:
         scratch: Path,
         key: str,
     ) -> Outcome:
-        from mopt.build.context import StepContext
         from mopt.build.drift import DriftMeter
 
         held = inherited(operation, promises)
-        context = StepContext(
-            seed=self._plan.recipe.seed,
-            bindings=self._plan.recipe.profile.bind,
-            scratch=scratch,
-            reporter=self._reporter,
-            open_split=self._open_split,
-            load_model=self.load,
-            recipe=self._plan.recipe,
-            checkpoints=self._store.checkpoints(key),
-            promises=held,
-        )
+        context = self._context(scratch, key, held)
+        if operation.trains and self._announce is not None:
+            self._announce(step.id)
         result = operation.run(self._store.get_module(parent), context)
         after = result.module
         if not result.modified:
@@ -237,6 +250,8 @@ class Executor:
         check_valid(after)
         check_interface(before, after, dtypes_may_change=operation.dtypes_may_change)
         check_promises(after, held)
+        if operation.holds_grids:
+            check_grids(before, after)
         given = operation.promises(before, after)
         check_promises(after, given)
         digest = self._store.put_module(after)
@@ -254,6 +269,20 @@ class Executor:
                 f"{drift['max_rel']} at sizes {drift['sizes'] or 'as declared'}"
             )
         return Outcome(step.id, digest, notes=result.notes, drift=drift, promises=(*held, *given))
+
+    def _context(self, scratch: Path, key: str, promises: tuple[Any, ...]) -> StepContext:
+        recipe = self._plan.recipe
+        return StepContext(
+            seed=recipe.seed,
+            bindings=recipe.profile.bind,
+            scratch=scratch,
+            reporter=self._reporter,
+            open_split=self._open_split,
+            load_model=self.load,
+            recipe=recipe,
+            checkpoints=self._store.checkpoints(key),
+            promises=promises,
+        )
 
     # -- failures
 

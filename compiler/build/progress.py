@@ -86,16 +86,27 @@ class _PlainActivity:
     def __init__(self, reporter: PlainReporter, description: str, total: int | None) -> None:
         self._reporter, self._description, self._total = reporter, description, total
         self._done, self._said = 0, time.monotonic()
+        self._started, self._first = self._said, 0
 
     def advance(self, steps: int = 1) -> None:
+        if not self._done and steps > 1:  # what an interrupted run had done already says nothing about the pace
+            self._first, self._started = steps, time.monotonic()
         self._done += steps
         if time.monotonic() - self._said >= PlainReporter.interval:
             self._said = time.monotonic()
-            of = f"/{self._total}" if self._total else ""
+            of = f"/{self._total}{self._left()}" if self._total else ""
             self._reporter.line(f"    {self._description}: {self._done}{of}")
 
     def describe(self, text: str) -> None:
         self._description = text
+
+    def _left(self) -> str:
+        """Say how long the rest takes, at the pace so far."""
+        done = self._done - self._first
+        if not self._total or done <= 0:
+            return ""
+        seconds = round((time.monotonic() - self._started) / done * max(0, self._total - self._done))
+        return f", {seconds // 60}:{seconds % 60:02} left"
 
 
 class RichReporter:

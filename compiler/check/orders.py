@@ -24,13 +24,15 @@ class Chain:
     """What the passes so far have made of the graph."""
 
     quantized: _Done | None = None
+    packed: _Done | None = None
     promises: Mapping[str, _Done] = field(default_factory=dict)
 
     def after(self, cls: type[Pass], name: str, span: Span, report: Report) -> Chain:
         """Return the state after one more pass, having reported what can't work."""
         chain = self
-        if self.quantized is not None and (cls.trains or cls.needs_float):
-            why = "trains" if cls.trains else "needs floating-point weights"
+        trains = cls.trains and not cls.holds_grids
+        if self.quantized is not None and (trains or cls.needs_float):
+            why = "trains" if trains else "needs floating-point weights"
             report.error(
                 "E0403",
                 f"`{name}` can't follow `{self.quantized.name}`",
@@ -38,6 +40,15 @@ class Chain:
                 f"`{name}` {why}, and the graph is quantised by now",
                 secondary=[Label(self.quantized.span, "quantised here")],
                 help=f"put `{name}` before `{self.quantized.name}`",
+            )
+        if self.packed is not None and self.quantized is None and cls.needs_dense:
+            report.error(
+                "E0403",
+                f"`{name}` can't follow `{self.packed.name}`",
+                span,
+                f"`{name}` needs weights, and they are look-ups in codebooks by now",
+                secondary=[Label(self.packed.span, "stored as codebooks here")],
+                help=f"put `{name}` before `{self.packed.name}`: what it makes zero stays zero there",
             )
         broken = [kind for kind in cls.breaks if kind in self.promises]
         for kind in broken:
@@ -53,6 +64,10 @@ class Chain:
         promises = {kind: done for kind, done in self.promises.items() if kind not in broken}
         promises |= {kind: _Done(name, span) for kind in cls.gives}
         chain = replace(chain, promises=promises)
+        if cls.packs:
+            chain = replace(chain, packed=_Done(name, span))
+        elif cls.unpacks:
+            chain = replace(chain, packed=None)
         if cls.quantizes and chain.quantized is None:
             chain = replace(chain, quantized=_Done(name, span))
         return chain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from mopt.passes.contract import Clusters, Promise, Sparsity
 if TYPE_CHECKING:
     from mopt.ir import Module
     from mopt.ir.weights import Weight
+    from mopt.runtime.trainable.runner import TrainableModule
 
 
 def sparse_weights(module: Module, promises: tuple[Promise, ...]) -> tuple[str, ...]:
@@ -27,6 +28,15 @@ def clustered_weights(module: Module, promises: tuple[Promise, ...]) -> tuple[st
     wanted = {name: (size, count) for promise in promises if isinstance(promise, Clusters)
               for name, size, count in promise.weights}  # fmt: skip
     return _found(module, wanted, lambda weight, count: _distinct(weight) <= count)
+
+
+def hold_zeros(network: TrainableModule, names: Iterable[str]) -> None:
+    """Hold the zeros of weights while a network trains; what is no parameter of it can't change anyway."""
+    for name in names:
+        if name in network.names:
+            zeros = network.parameter_of(name).detach() == 0
+            if bool(zeros.any()):
+                network.masks.set(network.names[name], zeros)
 
 
 def _found(

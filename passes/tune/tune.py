@@ -32,6 +32,7 @@ class Tune(TrainingPass):
         "AdamW: Loshchilov & Hutter 2019 (arXiv:1711.05101); cosine schedule: Loshchilov & Hutter 2017 "
         "(arXiv:1608.03983)"
     )
+    holds_grids: ClassVar[bool] = True
 
     def run(self, module: Module, context: Context) -> PassResult:
         """Train `module`.

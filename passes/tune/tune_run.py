@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def tune(module: Module, options: Tune, context: Context) -> PassResult:
     """Train `module` in place. See `Tune.run`."""
     with training_errors():
-        from mopt.passes.tune.promised import clustered_weights, sparse_weights
+        from mopt.passes.tune.promised import clustered_weights, hold_zeros, sparse_weights
         from mopt.runtime.trainable.runner import TrainableModule
         from mopt.runtime.trainable.writing import write_back
         from mopt.runtime.training.objective import LossObjective
@@ -25,9 +25,10 @@ def tune(module: Module, options: Tune, context: Context) -> PassResult:
             batch_norm="train" if options.batchnorm == "train" else "frozen",
             freeze=options.skip,
             only=options.only,
-            hold_zeros=sparse_weights(module, context.promises),
+            hold_zeros=False,
             hold_clusters=clustered_weights(module, context.promises),
         )
+        hold_zeros(network, sparse_weights(module, context.promises))
         objective = LossObjective(context.loss(options.loss), options.loss.name)
         result, notes = train_network(module, network, objective, options, context)
         if result.kept == 0:
