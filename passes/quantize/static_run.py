@@ -12,6 +12,7 @@ from mopt.ir import Module, provenance
 from mopt.passes.contract import Context, Note, PassError, PassResult
 from mopt.passes.quantize import static_wide
 from mopt.passes.quantize.calibration import Calibration, calibrate, open_split
+from mopt.passes.quantize.codebooks import sees_codebooks
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.preparation import left_in_float, raise_opset
 from mopt.passes.quantize.static_graph import Writer
@@ -19,6 +20,7 @@ from mopt.passes.quantize.static_placements import place_for, settled
 from mopt.passes.quantize.static_sensitivity import regrids, sensitive
 from mopt.passes.quantize.static_stored import STORED, store
 from mopt.passes.quantize.static_stored import notes as stored_notes
+from mopt.passes.quantize.static_transposed import decompose
 from mopt.passes.quantize.static_units import WEIGHTED, Unit, find_units
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ OPSET: Final = 13
 """The first opset whose DequantizeLinear has an axis."""
 
 
+@sees_codebooks("quantize.static")
 def quantize(module: Module, options: Static, context: Context) -> PassResult:
     """Quantise `module`. See `Static.run`."""
     static_wide.refuse_where_unknown(options)
@@ -43,6 +46,7 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     needs = f"DequantizeLinear has an axis from {OPSET} on" if opset == OPSET else f"16 bits are known from {opset} on"
     module, raised = raise_opset(module, context, opset, needs)
     module.infer_shapes()
+    rewritten = _rewritten(module, options)
     units, left = find_units(module, regrid=regrids(options))
     kept = _kept(module, units, options)
     split = open_split(module, options.data, context)
@@ -68,7 +72,7 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     listed = ", ".join(f"{count} {operator}" for operator, count in sorted(counts.items()))
     elements = writer.elements + wide + stored.elements
     notes = [Note(f"quantised {listed}: {elements:,} weights in 8 bits; calibrated on {seen.samples} samples")]
-    notes += [*static_wide.notes(options, placement), *wide_notes, *stored_notes(stored)]
+    notes += [*static_wide.notes(options, placement), *wide_notes, *rewritten, *stored_notes(stored)]
     if raised:
         notes.append(Note(raised))
     if kept:
@@ -126,6 +130,17 @@ def _matches(node: ir.Node, pattern: str) -> bool:
 def _is_stored(node: ir.Node, options: Static) -> bool:
     """Say whether a node's weights are kept in 8 bits although it runs in float."""
     return node.domain == "" and node.op_type in STORED and not any(_matches(node, pattern) for pattern in options.keep)
+
+
+def _rewritten(module: Module, options: Static) -> list[Note]:
+    """Give onnxruntime forms that it has integer kernels for."""
+    if options.placement != "onnxruntime" or static_wide.is_wide(options):
+        return []
+    nodes = [node for node in module.graph if node.op_type == "ConvTranspose" and _is_stored(node, options)]
+    notes = decompose(module, nodes)
+    if notes:
+        module.infer_shapes()
+    return notes
 
 
 def _inner(module: Module) -> list[Note]:

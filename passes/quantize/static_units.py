@@ -28,6 +28,12 @@ _KINDS: Final[dict[str, Kind]] = {
     "Unsqueeze": "move", "Resize": "move", "Slice": "move", "DepthToSpace": "move", "SpaceToDepth": "move",
 }  # fmt: skip
 
+_RANGES: Final = (
+    "Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization",
+    "BatchNormalization", "LpNormalization", "Attention",
+)  # fmt: skip
+"""What computes with ratios of a tensor's elements: bytes have too few steps for it, and no kernel here takes them."""
+
 WEIGHTED: Final = ("conv", "matmul", "gemm")
 
 
@@ -94,7 +100,7 @@ def find_units(module: Module, *, regrid: bool) -> tuple[list[Unit], dict[str, l
 def _unit(node: ir.Node) -> Unit | str | None:
     kind = _KINDS.get(node.op_type)
     if kind is None:
-        return None
+        return "it works on ratios of its elements, for which bytes are too coarse" if node.op_type in _RANGES else None
     inputs = [value for value in node.inputs if value is not None]
     if kind in WEIGHTED:
         return _weighted(kind, node)

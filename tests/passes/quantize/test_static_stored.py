@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from mopt.ir import Module, from_proto, load, provenance, verify
+from mopt.ir import Module, from_proto, load, provenance, to_proto, verify
 from mopt.passes.contract import PassError
 from mopt.passes.quantize.static import Static
 from mopt.passes.simplify.rules import Rules
@@ -88,6 +89,14 @@ def rounding(before: Module, after: Module, axes: int) -> float:
         off = np.abs((values * scale.reshape(shape)).reshape(wanted.shape) - wanted).max(slices)
         worst = max(worst, float((off / (np.abs(wanted).max(slices) / 254)).max()))
     return worst
+
+
+def runs(found: Module, folder: Path) -> list[str]:
+    """The operators that onnxruntime runs in the end."""
+    settings = onnxruntime.SessionOptions()
+    settings.optimized_model_filepath, settings.log_severity_level = str(folder / "o.onnx"), 4
+    onnxruntime.InferenceSession(to_proto(found).SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(folder / "o.onnx").graph.node]
 
 
 def size(found: Module) -> int:
@@ -168,6 +177,45 @@ def test_transposed_convolutions(group: int, axis: int) -> None:
     assert rounding(before, after, 1 - axis) < 1.01
     assert drift(before, after, given) < 0.2
     assert any("ConvTranspose: weights in 8 bits" in note.message for note in notes)
+
+
+@pytest.mark.parametrize("behind", ["y = Relu(a)", "y = Identity(a)", "r = Relu(a) y = Conv(r, v)"])
+@pytest.mark.parametrize("bias", [", b", ""])
+def test_deep_ones_without_overlap_run_on_bytes(behind: str, bias: str, tmp_path: Path) -> None:
+    weights = {
+        "w": RANDOM.normal(size=(128, 6, 2, 2)) / 11,
+        **({"b": RANDOM.normal(size=6)} if bias else {}),
+        **({"v": RANDOM.normal(size=(3, 6, 1, 1))} if "v" in behind else {}),
+    }
+    before = module(
+        "m (float[N, 128, H, W] x) => (float[N, C, P, Q] y) {"
+        f" a = ConvTranspose<strides = [2, 2]>(x, w{bias}) {behind} }}",
+        weights,
+    )
+    given = [{"x": RANDOM.normal(size=(128, 5, 7)).astype(np.float32)} for _ in range(3)]
+    after, notes = quantized(before, given)
+    assert any("Conv and DepthToSpace" in note.message for note in notes)
+    operators = runs(after, tmp_path)
+    assert "QLinearConv" in operators and not {"Conv", "ConvTranspose", "Relu"} & set(operators)
+    assert drift(before, after, given) < 0.1
+    (layer,) = [node.name for node in before.nodes() if node.op_type == "ConvTranspose"]
+    assert "ConvTranspose" in runs(quantized(before, given, keep=(layer,))[0], tmp_path)
+    origins = {origin for node in after.nodes() for origin in provenance.origins(node)}
+    assert layer in origins
+
+
+@pytest.mark.parametrize(
+    "setting", ["strides = [2, 2], pads = [1, 0, 0, 0]", "strides = [1, 1]", "strides = [2, 2], group = 2"]
+)
+def test_others_stay_transposed_convolutions(setting: str) -> None:
+    before = module(
+        f"m (float[N, 128, H, W] x) => (float[N, C, P, Q] y) {{ y = ConvTranspose<{setting}>(x, w) }}",
+        {"w": RANDOM.normal(size=(128, 6, 2, 2)) / 11},
+    )
+    given = [{"x": RANDOM.normal(size=(128, 5, 7)).astype(np.float32)} for _ in range(2)]
+    after, _ = quantized(before, given)
+    assert "ConvTranspose" in {node.op_type for node in after.nodes()}
+    assert drift(before, after, given) < 0.1
 
 
 def test_rows_of_an_embedding() -> None:
