@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 class Expand(Pass):
     """Make clustered weights dense: for tools and targets that want weights, not look-ups of them.
 
-    The values, and so their clusters and zeros, stay what they are; the file takes the float model's size again. A
-    pass that works on weights (quantisation, say) goes behind this one.
+    The values, and so their clusters and zeros, stay what they are; the file takes the float model's size again.
+    Quantisers need no such step: they write weights out, and pack them again, by themselves.
     """
 
+    unpacks: ClassVar[bool] = True
     equivalence: ClassVar[float | None] = 1e-5
 
     def run(self, module: Module, context: Context) -> PassResult:

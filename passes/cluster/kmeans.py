@@ -45,13 +45,15 @@ class KMeans(Pass):
 
     source: ClassVar[str] = "Han et al. 2016, Deep Compression (arXiv:1510.00149)"
     version: ClassVar[int] = 2
+    needs_float: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
     gives: ClassVar[tuple[str, ...]] = ("clusters",)
 
     def run(self, module: Module, context: Context) -> PassResult:
         """Cluster `module` in place.
 
         Raises:
-            PassError: no weight can be clustered, `only` matches nothing, a weight holds a NaN or an infinity, or the
+            PassError: the graph is quantised already, no weight can be clustered, `only` matches nothing, a weight holds a NaN or an infinity, or the
                 model does not run on `data`.
         """
         from mopt.passes.cluster.kmeans_run import cluster

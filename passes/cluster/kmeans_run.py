@@ -15,9 +15,10 @@ from mopt.passes.cluster.lloyd import kmeans
 from mopt.passes.cluster.rows import assign, distinct, kmeans_rows
 from mopt.passes.cluster.sensitivity import Sensitivity
 from mopt.passes.cluster.storage import Storage, Writer, halved, smallest_rows, smallest_storage
-from mopt.passes.contract import Clusters, Context, Note, PassResult
+from mopt.passes.contract import Clusters, Context, Note, PassError, PassResult
 from mopt.passes.prune.prunable import candidates
 from mopt.passes.prune.scope_notes import check_finite, idle_patterns, left_alone, nothing_to_do
+from mopt.passes.quantize.detect import first_quantized
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ _WORTH: Final = 0.8
 
 def cluster(module: Module, options: KMeans, context: Context) -> PassResult:
     """Cluster the weights that `options` asks for, in place. See `KMeans.run`."""
+    quantized = first_quantized(module)
+    if quantized is not None:
+        raise PassError(
+            f"the graph is quantised already: node `{quantized.name}` is a {quantized.op_type}",
+            node=quantized.name,
+            help="put cluster.kmeans before the quantiser: clusters stay on its grid",
+        )
     found = candidates(module, options.only, options.skip, options.include)
     graphs = set(nested_graphs(module.graph))
     chosen: list[Weight] = []

@@ -49,6 +49,7 @@ class Channels(Pass):
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime-gpu", "onnxruntime")
     breaks: ClassVar[tuple[str, ...]] = ("sparsity",)
     needs_float: ClassVar[bool] = True
+    needs_dense: ClassVar[bool] = True
 
     def run(self, module: Module, context: Context) -> PassResult:
         """Prune `module` in place.

@@ -35,6 +35,9 @@ class Magnitude(Pass):
 
     source: ClassVar[str] = "Han et al. 2015, Learning both Weights and Connections (arXiv:1506.02626)"
     gives: ClassVar[tuple[str, ...]] = ("sparsity",)
+    breaks: ClassVar[tuple[str, ...]] = ("clusters",)
+    needs_float: ClassVar[bool] = True
+    needs_dense: ClassVar[bool] = True
 
     def run(self, module: Module, context: Context) -> PassResult:
         """Prune `module` in place.

@@ -30,6 +30,9 @@ class NM(Pass):
 
     source: ClassVar[str] = "Mishra et al. 2021, Accelerating Sparse Deep Neural Networks (arXiv:2104.08378)"
     gives: ClassVar[tuple[str, ...]] = ("sparsity",)
+    breaks: ClassVar[tuple[str, ...]] = ("clusters",)
+    needs_float: ClassVar[bool] = True
+    needs_dense: ClassVar[bool] = True
 
     def run(self, module: Module, context: Context) -> PassResult:
         """Prune `module` in place.

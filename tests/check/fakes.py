@@ -48,6 +48,7 @@ class Magnitude(Pass):
     skip: Globs = ()
     gives = ("sparsity",)
     needs_float = True
+    needs_dense = True
 
 
 @register("prune.channels")
@@ -107,10 +108,18 @@ class Kmeans(Pass):
     clusters: int = option(16, minimum=2)
     codebook: ByteSize = option(ByteSize(4096))
     symmetric: bool = False
+    packs = True
+    needs_float = True
 
     def __post_init__(self) -> None:
         if self.symmetric and self.clusters % 2:
             raise ValueError("a symmetric codebook needs an even number of clusters")
+
+
+@register("cluster.expand")
+@dataclass(frozen=True)
+class Expand(Pass):
+    unpacks = True
 
 
 @register("onnx")
@@ -216,6 +225,7 @@ TABLES = {
         "distill.response": "Response",
         "quantize.static": "Static",
         "cluster.kmeans": "Kmeans",
+        "cluster.expand": "Expand",
     },
     "sources": {"onnx": "Onnx", "torch": "Torch"},
     "data": {"python": "PythonData", "random": "RandomData"},
