@@ -23,10 +23,17 @@ REFERENCE = (
 @click.option("--bind", multiple=True, metavar="DIM=SIZE", help="Size of a dynamic dimension, for MACs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_command(model: Path, graph: bool, groups: bool, show_all: bool, bind: tuple[str, ...], as_json: bool) -> int:
-    """Show what MODEL is made of: interface, operators, cost, weights; or its nodes, or its groups of channels."""
+    """Show what MODEL is made of: interface, operators, cost, weights; or its nodes, or its groups of channels.
+
+    For a TensorRT engine (`build/quickstart/float16/gpu/model.engine`): which source layers each of its layers fuses,
+    at which precision.
+    """
     from mopt.cli.building import _size, overrides
     from mopt.driver.references import load_reference
+    from mopt.show.engine import SUFFIXES
 
+    if model.suffix in SUFFIXES:
+        return _show_engine(model, show_all, as_json)
     module = load_reference(model)
     if graph:
         from mopt.ir import print_module
@@ -62,7 +69,14 @@ def show_command(model: Path, graph: bool, groups: bool, show_all: bool, bind: t
 @click.option("--no-weights", is_flag=True, help="Do not compare the weights' values.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff_command(before: Path, after: Path, show_all: bool, no_weights: bool, as_json: bool) -> int:
-    """Show what changed between two models, and which step changed it."""
+    """Show what changed between two models, and which step changed it; of two engines, fusions and precisions."""
+    from mopt.show.engine import SUFFIXES
+
+    engines = [path.suffix in SUFFIXES for path in (before, after)]
+    if all(engines):
+        return _diff_engines(before, after, show_all, as_json)
+    if any(engines):
+        raise click.UsageError("an engine can only be compared with an engine: name the models that they come from")
     from mopt.diff import diff, render_terminal
     from mopt.driver.references import load_reference
 
@@ -74,6 +88,36 @@ def diff_command(before: Path, after: Path, show_all: bool, no_weights: bool, as
     from rich.console import Console
 
     render_terminal(found, Console(highlight=False), all=show_all)
+    return 0
+
+
+def _show_engine(path: Path, show_all: bool, as_json: bool) -> int:
+    from mopt.show.engine import render_engine, show_engine
+
+    summary = show_engine(path)
+    if as_json:
+        print(json.dumps(summary.to_json(), ensure_ascii=False, indent=1))
+        return 0
+    from rich.console import Console
+
+    render_engine(summary, Console(highlight=False), everything=show_all)
+    return 0
+
+
+def _diff_engines(before: Path, after: Path, show_all: bool, as_json: bool) -> int:
+    from mopt.diff.engines import capability_pair, diff_engines, render_engine_diff
+    from mopt.show.engine import show_engine
+
+    one, two = show_engine(before).layers, show_engine(after).layers
+    first, second = capability_pair(one, two)
+    labels = (f"{before} [{first}]", f"{after} [{second}]")
+    found = diff_engines(one[first], two[second], labels)
+    if as_json:
+        print(json.dumps(found.to_json(), ensure_ascii=False, indent=1))
+        return 0
+    from rich.console import Console
+
+    render_engine_diff(found, Console(highlight=False), everything=show_all)
     return 0
 
 

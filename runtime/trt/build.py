@@ -55,15 +55,18 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
     trt = importlib.import_module(request["library"])
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
-        """Keeps warnings and errors."""
+        """Keeps errors, and what the builder says of the layers it chose: a list for each capability."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
+            self.layers: list[list[str]] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.ERROR:
                 self.errors.append(message)
+            elif message.startswith("Layers:"):
+                self.layers.append(message.splitlines()[1:])
 
     log = Log()
     builder = trt.Builder(log)
@@ -86,11 +89,12 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
     failures: list[dict[str, Any]] = []
     for number, shapes in enumerate(request["profiles"]):
         log.errors.clear()
+        log.layers.clear()
         engine = builder.build_serialized_network(network, _config(trt, builder, network, request, shapes))
         if engine is not None:
             with Path("model.engine").open("wb") as stream:
                 stream.write(memoryview(engine))
-            return {"ok": True, "profile": number, "refused": failures, **facts}
+            return {"ok": True, "profile": number, "refused": failures, "layer_lists": log.layers, **facts}
         failures.append({"node": "", "operator": "", "message": log.errors[-1] if log.errors else "no reason given"})
     return {"ok": False, "stage": "build", "errors": failures, **facts}
 
@@ -100,6 +104,7 @@ def _config(trt: Any, builder: Any, network: Any, request: dict[str, Any], shape
     if request["workspace"]:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace"])
     config.builder_optimization_level = request["level"]
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # names of nodes in the engine and in the log
     if not request["timing_cache"] and hasattr(trt.BuilderFlag, "DISABLE_TIMING_CACHE"):
         config.set_flag(trt.BuilderFlag.DISABLE_TIMING_CACHE)
     if not request["tf32"] and hasattr(trt.BuilderFlag, "TF32"):

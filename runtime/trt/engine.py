@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mopt.runtime.contract import TargetError
+from mopt.runtime.trt.layers import LAYERS, write_layers
 from mopt.runtime.trt.library import Found
 from mopt.runtime.trt.shapes import Plan
 
@@ -35,8 +36,10 @@ class Settings:
 
 def build_engine(
     module: Module, found: Found, settings: Settings, profiles: Sequence[Plan], folder: Path
-) -> tuple[Path, Path, Plan]:
-    """Write `model.engine` and `model.engine.json` into a folder; return both and the profile it was built for.
+) -> tuple[tuple[Path, ...], Plan]:
+    """Write an engine, its description and its layers into a folder; return the files and the profile it is for.
+
+    The files are `model.engine`, `model.engine.json` and, where the builder names them, `model.engine.layers.json`.
 
     Raises:
         TargetError: the parser or the builder refuses the model (naming the nodes), or crashes.
@@ -64,9 +67,10 @@ def build_engine(
         engine = folder / "model.engine"
         _move(place / "model.engine", engine)
         facts = _facts(found, request, answer, plan, digest(files), engine)
+        layers = write_layers(module, facts["capabilities"], answer["layer_lists"], folder / LAYERS)
     description = folder / "model.engine.json"
     description.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return engine, description, plan
+    return (engine, description, *([layers] if layers else [])), plan
 
 
 def digest(files: Sequence[Path]) -> str:

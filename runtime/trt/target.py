@@ -82,11 +82,9 @@ class TrtTarget(Target):
         if not self.capabilities:
             raise TargetError("`capabilities` is empty: name at least one, for example `sm89`")
         settings = Settings(self.capabilities, int(self.workspace), self.level, self.tf32, self.timing_cache)
-        engine, description, plan = build_engine(
-            module, found, settings, plans(module, self.profile, sizes or Sizes()), folder
-        )
+        files, plan = build_engine(module, found, settings, plans(module, self.profile, sizes or Sizes()), folder)
         notes = [note for note in (plan.note, "" if found.can_run else NO_GPU) if note]
-        return artifact(engine, (engine, description), notes, weighed=(engine,))
+        return artifact(files[0], files, notes, weighed=files[:1])
 
     def open(self, artifact: Artifact) -> Runner:
         """Load the engine onto the GPU of this machine."""
