@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import onnx_ir as ir
 import torch
+from mopt.runtime.trainable.sequence_map import sequence_map
 from mopt.runtime.trainable.tensors import TORCH_DTYPES, to_numpy
 
 if TYPE_CHECKING:
@@ -170,5 +171,7 @@ def _empty(value: ir.Value) -> Callable[[], torch.Tensor]:
     return lambda: torch.empty((0, *dims), dtype=dtype)
 
 
-COMPILERS: Final[dict[str, Callable[[Scope, ir.Node], None]]] = {"If": _if, "Loop": _loop, "Scan": _scan}
+COMPILERS: Final[dict[str, Callable[[Scope, ir.Node], None]]] = {
+    "If": _if, "Loop": _loop, "Scan": _scan, "SequenceMap": sequence_map,
+}  # fmt: skip
 """Operator → how a scope compiles a node of it."""

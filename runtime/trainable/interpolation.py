@@ -107,10 +107,12 @@ class Interpolation:
     def _kernel(self, distance: Floats) -> Floats:
         x = np.abs(distance)
         if self.mode == "linear":
-            return np.clip(1 - x, 0, 1)
+            triangle: Floats = np.clip(1 - x, 0, 1)
+            return triangle
         if self.mode != "cubic":
             raise UnsupportedOperatorError(f"mode `{self.mode}`")
         a = self.cubic
         near = (a + 2) * x**3 - (a + 3) * x**2 + 1
         far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
-        return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+        weights: Floats = np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+        return weights

@@ -34,13 +34,10 @@ def sample(x: Tensor, grid: Tensor, mode: str, padding: str, corners: bool) -> T
         elif padding == "reflection":
             at = _reflected(at, *_edges(size, corners))
         coordinates.append(at)
-    if mode == "nearest":
-        taps = [[(at.long(), None)] for at in coordinates]
-    else:
-        taps = [_taps(at, mode) for at in coordinates]
-    total = None
+    taps = [_taps(at, mode) for at in coordinates]
+    total: Tensor | None = None
     for chosen in product(*taps):
-        weight = None
+        weight: Tensor | None = None
         for _, part in chosen:
             if part is not None:
                 weight = part if weight is None else weight * part
@@ -61,7 +58,9 @@ def _reflected(at: Tensor, low: float, high: float) -> Tensor:
     return low + torch.where(away > span, 2 * span - away, away)
 
 
-def _taps(at: Tensor, mode: str) -> list[tuple[Tensor, Tensor]]:
+def _taps(at: Tensor, mode: str) -> list[tuple[Tensor, Tensor | None]]:
+    if mode == "nearest":
+        return [(at.long(), None)]
     base = at.detach().floor()
     share, first = at - base, base.long()
     if mode == "linear":

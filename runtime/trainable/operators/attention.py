@@ -150,10 +150,7 @@ def rotary(heads: int, rotated: int, interleaved: bool) -> Compute:
         turned, kept = apart[..., :size], apart[..., size:]
         first, second = (turned[..., 0::2], turned[..., 1::2]) if interleaved else turned.chunk(2, -1)
         real, imaginary = cos * first - sin * second, sin * first + cos * second
-        if interleaved:
-            turned = torch.stack([real, imaginary], -1).flatten(-2)
-        else:
-            turned = torch.cat([real, imaginary], -1)
+        turned = torch.stack([real, imaginary], -1).flatten(-2) if interleaved else torch.cat([real, imaginary], -1)
         result = torch.cat([turned, kept], -1) if kept.shape[-1] else turned
         return result.transpose(1, 2) if x.dim() == 4 else result.flatten(-2)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import torch
 from mopt.runtime.trainable.operator import Call, Compute, operator
 from mopt.runtime.trainable.sampling import sample
 from torch import Tensor

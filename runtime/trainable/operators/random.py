@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -20,14 +21,14 @@ def _generator(call: Call) -> Callable[[torch.device], torch.Generator | None]:
             return None
         if device not in made:
             # A float in ONNX: its bits, so that seeds that differ after the point differ.
-            made[device] = torch.Generator(device).manual_seed(int.from_bytes(memoryview(_bits(seed)), "little"))
+            made[device] = torch.Generator(device).manual_seed(int.from_bytes(_bits(seed), "little", signed=True))
         return made[device]
 
     return generator
 
 
 def _bits(seed: float) -> bytes:
-    return torch.tensor(seed, dtype=torch.float64).numpy().tobytes()
+    return struct.pack("<d", seed)
 
 
 def _draw(call: Call) -> Callable[[Any, torch.dtype, torch.device], Tensor]:

@@ -42,6 +42,7 @@ class Activation:
     clip: float
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
         if self.clip:
             x = x.clamp(-self.clip, self.clip)
         return _FUNCTIONS[self.name](x, self.alpha, self.beta)
