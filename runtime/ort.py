@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -59,6 +59,8 @@ class OrtRunner:
         threads: threads inside one operator; operators run one after the other.
         optimize: onnxruntime's own graph optimisations: True for all, False for none, or one of its levels.
         options: provider options, in onnxruntime's words.
+        patterns: plan one block of memory for each shape of inputs, and keep the plan. Without, runs of many different
+            shapes take no more memory than one of the largest.
         traced: a folder for onnxruntime's profile of every run (`end_trace`), and for the graph that it really runs,
             `optimized.onnx`.
 
@@ -74,12 +76,14 @@ class OrtRunner:
         threads: int = 1,
         optimize: bool | Level = True,
         options: Mapping[str, str] | None = None,
+        patterns: bool = True,
         traced: Path | None = None,
     ) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
+        settings.enable_mem_pattern = patterns
         settings.log_severity_level = 4  # its errors come as exceptions; on stderr they would only repeat them
         level: Level = ("all" if optimize else "none") if isinstance(optimize, bool) else optimize
         settings.graph_optimization_level = _LEVELS[level]
@@ -158,6 +162,24 @@ class OrtRunner:
     def end_trace(self) -> str:
         """Stop profiling; return the file that onnxruntime wrote (a `traced` runner's only)."""
         return str(self._session.end_profiling())
+
+    def run_one_by_one(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+        """Run once, and yield each output by name; only one of them is copied out of onnxruntime at a time.
+
+        Raises:
+            RunError: see `run`.
+        """
+        names = [port.name for port in self._outputs]
+        given = self._given(feeds)
+        try:
+            values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in given.items()}
+            results = self._session.run_with_ort_values(names, values, self._quiet)
+        except Exception as error:  # onnxruntime raises a family of unrelated types
+            raise RunError(f"{self._misfit(given)}{_first_lines(error)}") from error
+        del values
+        results.reverse()
+        for name in names:
+            yield name, results.pop().numpy()
 
     def close(self) -> None:
         """Free the session and the temporary file behind it."""

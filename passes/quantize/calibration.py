@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,8 @@ def calibrate(
         bins: keep histograms, not least and greatest elements only.
 
     Raises:
-        PassError: a value was NaN or infinite (the first node in graph order that made one is named), or the model
-            does not run.
+        PassError: a value was NaN or infinite (the first node in graph order that made one is named), the model does
+            not run, or the data gave no sample.
     """
     watched = _with_outputs(module, list(values))
     found = {name: Histogram(axis, bins=bins) for name, axis in values.items()}
@@ -70,28 +71,40 @@ def calibrate(
         for stacked in split.batches(batch):
             feeds = feeds_of(stacked, inputs)
             count = len(next(iter(stacked.values())))
+            faults: dict[str, str] = {}
+            given = ((name, array) for name, array in feeds.items() if name in found)
             try:
-                results = {**feeds, **runner.run(feeds)}
+                # One value at a time: all of them together are many times what the model itself takes.
+                for name, array in itertools.chain(given, runner.run_one_by_one(feeds)):
+                    if name in found and array.dtype == np.float32:
+                        shapes.setdefault(name, array.shape)
+                        if fault := _fault(array):
+                            faults[name] = fault
+                        elif not faults:
+                            found[name].add(array)
             except RunError as error:
                 raise PassError(f"the model does not run on calibration sample {done}: {error}") from error
-            for name, histogram in found.items():
-                array = results[name]
-                if array.dtype != np.float32:
-                    continue
-                shapes.setdefault(name, array.shape)
-                if array.size and not np.isfinite(np.dot(array.reshape(-1), array.reshape(-1))):
-                    _refuse(module, name, array, done)
-                histogram.add(array)
+            if faults:
+                _refuse(module, next(name for name in found if name in faults), faults, done)
             done += count
             progress.advance(count)
+    if not done:
+        raise PassError("the calibration data gave no sample", help="its length says otherwise; look at its iterator")
     return Calibration(found, shapes, done)
 
 
-def _refuse(module: Module, name: str, array: np.ndarray[Any, Any], sample: int) -> None:
-    finite = np.isfinite(array)
-    if finite.all():
-        return  # only the squares were too large
-    what = "NaN" if np.isnan(array).any() else "infinite values"
+def _fault(array: np.ndarray[Any, Any]) -> str:
+    """Say what keeps a tensor from having a range; empty where nothing does."""
+    flat = array.reshape(-1)
+    if not array.size or np.isfinite(np.dot(flat, flat)):
+        return ""
+    if np.isfinite(flat).all():
+        return ""  # only the squares were too large
+    return "NaN" if np.isnan(flat).any() else "infinite values"
+
+
+def _refuse(module: Module, name: str, faults: Mapping[str, str], sample: int) -> None:
+    what = faults[name]
     node = next((node for node in module.nodes() if any(out.name == name for out in node.outputs)), None)
     where = f"node `{node.name}` ({node.op_type}) gives" if node is not None else f"input `{name}` holds"
     raise PassError(
@@ -103,7 +116,7 @@ def _refuse(module: Module, name: str, array: np.ndarray[Any, Any], sample: int)
 
 def _runner(module: Module) -> OrtRunner:
     try:
-        return OrtRunner(module)
+        return OrtRunner(module, patterns=False)
     except TargetError as error:
         raise PassError(f"the model can't be calibrated: {error}") from error
 

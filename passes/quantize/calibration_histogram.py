@@ -53,7 +53,7 @@ class Histogram:
         index = np.multiply(array.reshape(-1), np.float32(1 / self._width), dtype=np.float32)
         index += np.float32(BINS // 2)
         # The offset makes every index positive, so that truncation is the floor.
-        places = np.clip(index.astype(np.int32), 0, BINS - 1)
+        places = np.clip(index.astype(np.intp), 0, BINS - 1)
         self._counts += np.bincount(places, minlength=BINS)
 
     def table(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
