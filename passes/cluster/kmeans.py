@@ -53,8 +53,8 @@ class KMeans(Pass):
         """Cluster `module` in place.
 
         Raises:
-            PassError: the graph is quantised already, no weight can be clustered, `only` matches nothing, a weight holds a NaN or an infinity, or the
-                model does not run on `data`.
+            PassError: the graph is quantised already, no weight can be clustered, `only` matches nothing, a weight
+                holds a NaN or an infinity, or the model does not run on `data`.
         """
         from mopt.passes.cluster.kmeans_run import cluster
 

@@ -19,7 +19,7 @@ RECIPES = sorted(FOLDER.glob("*.mopt"))
 
 
 def test_there_are_recipes() -> None:
-    assert {path.stem for path in RECIPES} >= {"crnn", "ocr", "quickstart"}
+    assert {path.stem for path in RECIPES} >= {"crnn", "ocr", "quickstart", "vit"}
     assert importlib.resources.files("mopt.recipes").joinpath("quickstart.mopt").is_file()
 
 
@@ -49,7 +49,7 @@ def test_every_file_a_recipe_needs_is_packaged() -> None:
 def test_no_recipe_file_is_large() -> None:
     for path in FOLDER.rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
-            assert path.stat().st_size < 500_000, path.name
+            assert path.stat().st_size < 700_000, path.name
 
 
 def test_the_code_of_a_recipe_imports_nothing_of_ours_but_in_training() -> None:
