@@ -17,6 +17,7 @@ BENCHMARKS = {
     "memory": "memory.py",
     "compile": "compile.py",
     "profiler": "profiler.py",
+    "engines": "engines.py",
 }
 
 
