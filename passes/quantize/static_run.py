@@ -15,9 +15,12 @@ from mopt.passes.quantize.calibration import Calibration, calibrate, open_split
 from mopt.passes.quantize.codebooks import sees_codebooks
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.preparation import left_in_float, raise_opset
+from mopt.passes.quantize.static_correction import before_calibration, with_weights
 from mopt.passes.quantize.static_graph import Writer
 from mopt.passes.quantize.static_placements import place_for, settled
+from mopt.passes.quantize.static_rounding import round_weights
 from mopt.passes.quantize.static_sensitivity import regrids, sensitive
+from mopt.passes.quantize.static_stem import stem
 from mopt.passes.quantize.static_stored import STORED, store
 from mopt.passes.quantize.static_stored import notes as stored_notes
 from mopt.passes.quantize.static_transposed import decompose
@@ -47,13 +50,21 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     module, raised = raise_opset(module, context, opset, needs)
     module.infer_shapes()
     rewritten = _rewritten(module, options)
+    split = open_split(module, options.data, context)
+    corrected = before_calibration(module, options, split, context)
     units, left = find_units(module, regrid=regrids(options))
     kept = _kept(module, units, options)
-    split = open_split(module, options.data, context)
     seen = calibrate(module, _observed(units), split, context, batch=options.batch, bins=options.method != "minmax")
     units = [unit for unit in units if all(_was_seen(seen, value) for value in (*unit.inputs, unit.result))]
+    first = stem(units, seen.shapes) if options.placement == "onnxruntime" and not static_wide.is_wide(options) else ()
+    first = tuple(name for name in first if name not in kept)
+    by_hand, kept = kept, kept.union(first)
     found = sensitive(module, units, kept, seen, split, options, context) if options.budget > 0 else ()
     placement = place_for(options, units, seen.shapes, kept | {item.unit for item in found})
+    if options.rounding != "nearest":
+        corrected.append(round_weights(module, placement.units, split, context, per_channel=options.per_channel))
+        units = with_weights(units)
+        placement = place_for(options, units, seen.shapes, kept | {item.unit for item in found})
     counts = Counter(unit.node.op_type for unit in placement.units)
     chosen = {unit.name for unit in placement.units}
     floats = [unit for unit in units if unit.name not in chosen and unit.name not in kept]
@@ -72,11 +83,13 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     listed = ", ".join(f"{count} {operator}" for operator, count in sorted(counts.items()))
     elements = writer.elements + wide + stored.elements
     notes = [Note(f"quantised {listed}: {elements:,} weights in 8 bits; calibrated on {seen.samples} samples")]
-    notes += [*static_wide.notes(options, placement), *wide_notes, *rewritten, *stored_notes(stored)]
+    notes += [*corrected, *static_wide.notes(options, placement), *wide_notes, *rewritten, *stored_notes(stored)]
     if raised:
         notes.append(Note(raised))
-    if kept:
-        notes.append(Note(f"{len(kept)} left in float by `keep`", nodes=tuple(sorted(kept))))
+    if by_hand:
+        notes.append(Note(f"{len(by_hand)} left in float by `keep`", nodes=tuple(sorted(by_hand))))
+    if first:
+        notes.append(Note(f"the first {len(first)} left in float, where they take no longer", nodes=first))
     in_wide = {name for note in wide_notes for name in note.nodes}
     for item in found:
         where = "in 16 bits" if item.unit in in_wide else "left in float"
