@@ -81,7 +81,7 @@ class TrainableModule(nn.Module):
         self.masks = held.Masks(self.weights, hold_zeros, store)
 
     def _compile(self, module: Module, store: Store, grids: quantizers.Plan) -> None:
-        overrides = {**fusions(module, store), **grids.overrides}
+        overrides = {**fusions(module), **grids.overrides}
         around = Surroundings(module.model, self.mode, store.leaves, overrides, frozenset(store.skipped))
         scope = Scope(around, known=store.known)
         values = [value for value in module.graph.inputs if not value.is_initializer()]

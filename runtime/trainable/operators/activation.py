@@ -33,8 +33,8 @@ def prelu(call: Call) -> Compute:
     """As LeakyRelu, with a slope for each element that the tensor broadcasts to."""
 
     def compute(x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
-        channels = x.dim() > 2 and slope.shape == (x.shape[1], *[1] * (x.dim() - 2))
-        if channels and x.is_floating_point():
+        aligned = (1,) * (x.dim() - slope.dim()) + tuple(slope.shape)
+        if x.is_floating_point() and x.dim() > 1 and aligned == (1, x.shape[1], *[1] * (x.dim() - 2)):
             return torch.prelu(x, slope.reshape(-1))
         return torch.where(x < 0, x * slope, x)
 
