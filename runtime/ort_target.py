@@ -30,6 +30,9 @@ class OrtTarget(Target):
     optimize: Literal["none", "basic", "extended", "all"] = option(
         "all", help="onnxruntime's own optimisations at load"
     )
+    sparse: bool = option(
+        False, help="store weights with many zeros as what is not zero and where; they are dense again once loaded"
+    )
     provenance: bool = option(False, help="keep in the file which source nodes and steps each node comes from")
     provider_options: Mapping[str, str] = option(
         factory=dict, help="the provider's own options, in onnxruntime's words: `{trt_fp16_enable: \"1\"}`"
@@ -63,11 +66,19 @@ class OrtTarget(Target):
         from mopt.runtime.emission import artifact
 
         path = folder / "model.onnx"
+        notes: tuple[str, ...] = ()
+        if self.sparse:
+            from mopt.rewrite.sparse_storage import store_sparse
+
+            module = module.clone()
+            stored = store_sparse(module)
+            before, after = sum(one.before for one in stored), sum(one.after for one in stored)
+            notes = (f"{len(stored)} weights stored sparse: {before:,} bytes are {after:,}",)
         try:
             files = save(module, path, provenance=self.provenance)
         except IRError as error:
             raise TargetError(f"the model can't be written as ONNX: {error}") from error
-        return artifact(path, files)
+        return artifact(path, files, notes)
 
     def open(self, artifact: Artifact) -> OrtRunner:
         """Load the file with the declared provider, and no other in its stead."""
