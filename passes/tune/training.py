@@ -176,6 +176,8 @@ def notes_of(result: Result, data: Any, monitor: Monitor | None) -> tuple[Note, 
         notes.append(
             Note(f"{len(progress.skipped)} batches left out for their loss: steps {steps}", severity="warning")
         )
+    if result.problem:
+        notes.append(Note(f"checkpoints could not be written: {result.problem}", severity="warning"))
     if data.short:
         told = f"`{data.name}` has {data.samples} samples, fewer than one batch: every step saw all of them"
         notes.append(Note(told, severity="warning"))

@@ -24,11 +24,15 @@ class Checkpoints:
     Args:
         folder: where to; made when first needed. None keeps none.
         seconds: how often at most; 0 after every step.
+
+    Attributes:
+        problem: why the last one could not be written, or "".
     """
 
     def __init__(self, folder: Path | None, seconds: float) -> None:
         self._folder, self._seconds = folder, seconds
         self._last, self._cost = time.monotonic(), 0.0
+        self.problem = ""
 
     @property
     def due(self) -> bool:
@@ -51,12 +55,22 @@ class Checkpoints:
     def save(self, state: dict[str, Any]) -> None:
         """Write a state in place of the last one.
 
-        Raises:
-            OSError: it can't be written; the last one stays.
+        Where it can't be written (a full disk) the last one stays, `problem` says why, and training goes on: hours of
+        it are worth more than the means to interrupt it.
         """
         if self._folder is None:
             return
         started = time.monotonic()
+        try:
+            self._write(state)
+            self.problem = ""
+        except OSError as error:
+            self.problem = error.strerror or str(error)
+        self._last = time.monotonic()
+        self._cost = self._last - started
+
+    def _write(self, state: dict[str, Any]) -> None:
+        assert self._folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".part-", dir=self._folder)
         try:
@@ -70,8 +84,6 @@ class Checkpoints:
                 Path(name).unlink()
             raise
         self._sweep()
-        self._last = time.monotonic()
-        self._cost = self._last - started
 
     def _sweep(self) -> None:
         """Remove what a killed process left half written."""

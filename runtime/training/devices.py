@@ -33,8 +33,9 @@ def open_accelerator(settings: Settings) -> Any:
     # run asked for in a state of the process, and refuses another.
     alone = not PartialState._shared_state or PartialState().num_processes == 1
     AcceleratorState._reset_state(reset_partial_state=alone)
+    help = "`precision=bf16` works on a CPU, `f32` everywhere"
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision=_PRECISIONS[settings.precision],
             cpu=settings.device == "cpu",
             kwargs_handlers=[
@@ -45,10 +46,12 @@ def open_accelerator(settings: Settings) -> Any:
             ],
         )
     except ValueError as error:
-        raise TrainingError(
-            f"`precision={settings.precision}` does not work on this device: {error}",
-            help="`precision=bf16` works on a CPU, `f32` everywhere",
-        ) from error
+        told = f"`precision={settings.precision}` does not work on this device: {error}"
+        raise TrainingError(told, help=help) from error
+    if settings.precision == "f16" and accelerator.device.type == "cpu":
+        # Accelerate would compute in float32 and say nothing.
+        raise TrainingError("`precision=f16` needs a GPU, and this trains on the CPU", help=help)
+    return accelerator
 
 
 class Trained(torch.nn.Module):

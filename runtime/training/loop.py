@@ -153,7 +153,7 @@ class _Loop:
                 self._not_finite("the weights are not finite", progress.step - 1)
             kept = self._weights.restore("good")
         progress.seconds += time.monotonic() - self._begun
-        return Result(progress, self._total, len(self._data), kept, self._resumed)
+        return Result(progress, self._total, len(self._data), kept, self._resumed, self._files.problem)
 
     # -- one step
 

@@ -45,6 +45,7 @@ class Result:
         per_epoch: steps of an epoch.
         kept: the number of steps after which the kept weights stood.
         resumed: the step an earlier, interrupted run had reached; None where there was none.
+        problem: why checkpoints could not be written, or "".
     """
 
     progress: Progress
@@ -52,6 +53,7 @@ class Result:
     per_epoch: int
     kept: int
     resumed: int | None = None
+    problem: str = ""
 
     def curve(self) -> dict[str, Any]:
         """Return the loss and the monitored figure as JSON data; a long curve as means over equal stretches."""

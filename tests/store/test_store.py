@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,20 @@ def test_sweep_removes_what_dead_processes_left(tmp_path):
     store.sweep()
     assert not dead.exists()
     assert mine.exists()
+
+
+def test_checkpoints_last_until_they_are_dropped_or_abandoned(tmp_path):
+    store = Store(tmp_path)
+    wanted, other, old = (store.checkpoints(key) for key in ("aa1", "aa2", "bb3"))
+    for folder in (wanted, other, old):
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.pt").touch()
+    long_ago = time.time() - 40 * 86400
+    os.utime(old, (long_ago, long_ago))
+    store.drop_checkpoints("aa2")
+    store.drop_checkpoints("never made")
+    store.sweep()
+    assert [folder.exists() for folder in (wanted, other, old)] == [True, False, False]
 
 
 def test_unwritable_place_is_a_clear_error(tmp_path):

@@ -98,6 +98,13 @@ def test_a_damaged_checkpoint_is_none(start, same, tmp_path):
     assert same(network, start(epochs=1)[0])
 
 
+def test_a_checkpoint_that_can_not_be_written_does_not_end_training(start, same, tmp_path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    network, result = start(epochs=1, checkpoints=tmp_path / "file", checkpoint=0.0)
+    assert result.problem == "File exists"
+    assert same(network, start(epochs=1)[0])
+
+
 def _monitor(held_out, inputs, criterion=None, goal="max", name="accuracy"):
     class Model:
         pass
@@ -258,13 +265,17 @@ def test_labels_out_of_range_and_missing_targets(start, split, inputs):
         start(data=TrainingData(as_split(samples, "s"), inputs, 32, seed=0))
 
 
-def test_bfloat16_learns_with_weights_in_float32(start):
-    network, result = start(epochs=2, rate=1e-2, precision="bf16")
+def test_half_precision_learns_with_weights_in_float32(start):
+    network, result = start(epochs=2, rate=1e-2, clip=1.0, precision="bf16")
     assert np.mean(result.progress.losses[-3:]) < 0.7 * np.mean(result.progress.losses[:3])
-    assert result.progress.losses != start(epochs=2, rate=1e-2)[1].progress.losses
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
-    with pytest.raises(TrainingError, match="`precision=f16` does not work on this device"):
+    assert result.progress.losses != start(epochs=2, rate=1e-2, clip=1.0)[1].progress.losses
+
+
+def test_a_device_that_lacks_the_precision(start):
+    with pytest.raises(TrainingError, match="`precision=f16` needs a GPU") as info:
         start(precision="f16")
+    assert "bf16" in info.value.help
     assert start(steps=1)[1].kept == 1, "another precision after it"
 
 
