@@ -122,3 +122,18 @@ class Rounding:
         if not self.whole_floats:
             return rounded
         return level + (rounded.to(level.dtype) - level).detach()
+
+
+def dynamic_levels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantise a tensor to 256 levels over its own range, widened to hold 0.
+
+    Returns:
+        The levels as whole floats, through which gradients pass; the scale; the zero point as an unsigned byte.
+    """
+    with torch.no_grad():
+        least, greatest = torch.aminmax(x)
+        least, greatest = least.clamp(max=0), greatest.clamp(min=0)
+        scale = (greatest - least) / 255
+        scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+        zero = (-least / scale).round().clamp(0, 255)
+    return _Round.apply(x, scale, zero, 0.0, 255.0), scale, zero.to(torch.uint8)

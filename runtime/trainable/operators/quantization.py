@@ -9,7 +9,7 @@ import torch
 from mopt.runtime.trainable.element_types import torch_type
 from mopt.runtime.trainable.operator import Call, Compute, operator
 from mopt.runtime.trainable.operators.integer_arithmetic import integer_convolution, integer_product, spread
-from mopt.runtime.trainable.rounding import Rounding
+from mopt.runtime.trainable.rounding import Rounding, as_whole_floats, dynamic_levels
 from torch import Tensor
 
 
@@ -68,16 +68,11 @@ def prepare_dequantize(call: Call) -> Compute:
 @operator("DynamicQuantizeLinear")
 def prepare_dynamic_quantize(call: Call) -> Compute:
     """The range of this very tensor, widened to hold 0, over the 256 levels of an unsigned byte."""
-    rounding = Rounding(call, None)
+    whole_floats = as_whole_floats(call)
 
     def compute(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.no_grad():
-            least, greatest = torch.aminmax(x)
-            least, greatest = least.clamp(max=0), greatest.clamp(min=0)
-            scale = (greatest - least) / 255
-            scale = torch.where(scale == 0, torch.ones_like(scale), scale)
-            zero = (-least / scale).round().clamp(0, 255).to(torch.uint8)
-        return rounding(x, scale, zero), scale, zero
+        levels, scale, zero = dynamic_levels(x)
+        return (levels if whole_floats else levels.to(torch.uint8)), scale, zero
 
     return compute
 

@@ -24,8 +24,13 @@ _DEFAULTS: Final = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tan
 @operator("LSTM", "GRU", "RNN", host=(4,))
 def prepare_recurrence(call: Call) -> Compute:
     """Every direction, layout, activation, clipping, peepholes, lengths of sequences."""
-    recurrence = Recurrence.of(call, _DEFAULTS[call.node.op_type])
-    kernel = _kernel(recurrence, call)
+    return recurrence_of(call, call.node.op_type)
+
+
+def recurrence_of(call: Call, kind: str) -> Compute:
+    """Prepare a node as an `LSTM`, `GRU` or `RNN`, whatever its own name is."""
+    recurrence = Recurrence.of(call, kind, _DEFAULTS[kind])
+    kernel = _kernel(recurrence)
     stepped = by_steps(recurrence)
 
     def compute(
@@ -51,7 +56,7 @@ def prepare_recurrence(call: Call) -> Compute:
     return compute
 
 
-def _kernel(recurrence: Recurrence, call: Call) -> Callable[..., tuple[Tensor, ...]] | None:
+def _kernel(recurrence: Recurrence) -> Callable[..., tuple[Tensor, ...]] | None:
     """torch's kernel for this form, or None where it has none."""
     kind = recurrence.kind
     if recurrence.clip or recurrence.input_forget or (kind == "GRU" and not recurrence.linear_before_reset):

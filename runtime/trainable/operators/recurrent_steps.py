@@ -62,7 +62,7 @@ class Recurrence:
     linear_before_reset: bool
 
     @classmethod
-    def of(cls, call: Call, defaults: tuple[str, ...]) -> Recurrence:
+    def of(cls, call: Call, kind: str, defaults: tuple[str, ...]) -> Recurrence:
         """Read a node."""
         direction = call.attribute("direction", "forward")
         directions = 2 if direction == "bidirectional" else 1
@@ -83,7 +83,7 @@ class Recurrence:
         if each == 3:  # only gates are clipped, as onnxruntime has it: not the cell on its way out
             found = [replace(one, clip=0.0) if place % 3 == 2 else one for place, one in enumerate(found)]
         return cls(
-            call.node.op_type,
+            kind,
             directions,
             direction == "reverse",
             bool(call.attribute("layout", 0)),
