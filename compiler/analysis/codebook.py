@@ -4,11 +4,11 @@ Three spellings, all of operators that every runtime has and folds when it loads
 
     w = Gather(codebook [K], Cast(indices [shape of w]))                one index an element, 8 or 4 bits each
     w = Reshape(Gather(table [256, m], Cast(bytes [size / m])), shape)  m indices a byte, the table says all m values
-    w = Transpose(Reshape(GatherElements(codebooks [R, K], Cast(indices [R, S]), axis=1), shape))
+    w = Transpose(Reshape(Cast(GatherElements(codebooks [R, K], Cast(indices [R, S]), axis=1)), shape))
 
 The last one has a codebook for each row of the weight. Its indices may lie two in a byte, behind a Gather from a table
-of the two halves of each byte; its codebooks may be kept in half precision, behind a Cast. Reshape and Transpose are
-there where they do something.
+of the two halves of each byte. Its codebooks may be kept in half precision, which is what the outer Cast is for; that,
+Reshape and Transpose are there where they do something.
 """
 
 from __future__ import annotations
@@ -154,10 +154,6 @@ def _read_rows(gather: ir.Node) -> Codebook | None:
             return None
         nodes[:0], packed = [split, producer], True
         halves, indices = split.inputs[0], _widened(split.inputs[1], nodes)
-    dtype, producer = None, table.producer()
-    if producer is not None and producer.op_type == "Cast" and producer.domain == "":
-        nodes.insert(0, producer)
-        table, dtype = producer.inputs[0], ir.DataType(producer.attributes.get_int("to", 1))
     words, content, pairs = _tensor(indices), _tensor(table), _tensor(halves)
     if indices is None or table is None or words is None or content is None or words.dtype not in _BYTES:
         return None
@@ -165,8 +161,21 @@ def _read_rows(gather: ir.Node) -> Codebook | None:
         return None
     count = words.size * (pairs.shape.numpy()[1] if pairs is not None else 1)
     rows = (int(content.shape.numpy()[0]), int(count // content.shape.numpy()[0]))
-    value, shape, order = _ordered(gather.outputs[0], rows, nodes)
-    return Codebook(value, tuple(nodes), table, indices, shape, dtype or content.dtype, halves, rows, order)
+    value, dtype = gather.outputs[0], content.dtype
+    cast = _only_reader(value, "Cast")
+    if cast is not None and dtype == ir.DataType.FLOAT16:
+        nodes.append(cast)
+        value, dtype = cast.outputs[0], ir.DataType(cast.attributes.get_int("to", int(dtype)))
+    value, shape, order = _ordered(value, rows, nodes)
+    return Codebook(value, tuple(nodes), table, indices, shape, dtype, halves, rows, order)
+
+
+def _only_reader(value: ir.Value, operator: str) -> ir.Node | None:
+    """Return the node of an operator that alone reads a value."""
+    readers = [usage.node for usage in value.uses()]
+    if len(readers) != 1 or readers[0].op_type != operator or readers[0].domain != "" or value.is_graph_output():
+        return None
+    return readers[0]
 
 
 def _ordered(
@@ -177,13 +186,13 @@ def _ordered(
     if reshaped is not None:
         nodes.append(reshaped[0])
         value, shape = reshaped[0].outputs[0], reshaped[1]
-    readers = [usage.node for usage in value.uses()]
-    if len(readers) != 1 or readers[0].op_type != "Transpose" or value.is_graph_output():
+    transpose = _only_reader(value, "Transpose")
+    if transpose is None:
         return value, shape, None
-    permuted = readers[0].attributes.get("perm")
+    permuted = transpose.attributes.get("perm")
     order = tuple(permuted.as_ints()) if permuted is not None else tuple(reversed(range(len(shape))))
-    nodes.append(readers[0])
-    return readers[0].outputs[0], tuple(shape[axis] for axis in order), order
+    nodes.append(transpose)
+    return transpose.outputs[0], tuple(shape[axis] for axis in order), order
 
 
 def _widened(indices: ir.Value, nodes: list[ir.Node]) -> ir.Value | None:
@@ -201,13 +210,11 @@ def _is_content(tensor: ir.TensorProtocol, *, cast: bool) -> bool:
 
 def _reshaped(value: ir.Value) -> tuple[ir.Node, tuple[int, ...]] | None:
     """Return the Reshape that alone reads a value, and the fixed shape that it gives."""
-    readers = [usage.node for usage in value.uses()]
-    if len(readers) != 1 or readers[0].op_type != "Reshape" or value.is_graph_output():
+    reshape = _only_reader(value, "Reshape")
+    target = None if reshape is None else _array(reshape.inputs[1])
+    if reshape is None or target is None or np.any(target <= 0):
         return None
-    target = _array(readers[0].inputs[1])
-    if target is None or np.any(target <= 0):
-        return None
-    return readers[0], tuple(int(size) for size in target)
+    return reshape, tuple(int(size) for size in target)
 
 
 def _splits_bytes(value: ir.Value) -> bool:

@@ -160,8 +160,8 @@ def _distinct(weight: Weight | Codebook) -> float:
     array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
     counts = [np.unique(array).size]
     slices = [np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for axis in range(array.ndim)]
-    if array.ndim == 3:  # gates of two directions
-        slices.append(array.reshape(-1, array.shape[2]))
+    if array.ndim == 3:  # gates of two directions, [D, G, I] or [D, I, G]
+        slices += [array.reshape(-1, array.shape[2]), array.transpose(0, 2, 1).reshape(-1, array.shape[1])]
     for part in slices if array.ndim > 1 and array.size else ():
         rows = np.sort(part, axis=1)
         counts.append(int((np.diff(rows, axis=1) != 0).sum(axis=1).max(initial=0)) + 1)

@@ -16,6 +16,12 @@ _SETTLED: Final = 1e-6
 """A step of this share of the rows' range, over all centroids, ends the iteration."""
 _CELLS: Final = 4
 """Cells a cluster that the density is estimated in."""
+_FEW: Final = 32
+"""Clusters up to which the start is found by dynamic programming."""
+_GRAINS: Final = 64
+"""Cells that it groups."""
+_ROWS: Final = 256
+"""Rows that it groups the cells of at once."""
 _PART: Final = 1 << 22
 """Elements that are worked on at once."""
 
@@ -106,10 +112,54 @@ def assign(array: NDArray[Any], centroids: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _start(values: Reals, clusters: int, heavy: Reals) -> Reals:
-    """Place centroids along the cube root of the density (Panter and Dite 1951), row by row."""
+    """Place centroids: along the density, or, few of them, by the best partition of cells that lie so."""
     count = values.shape[1]
     if count <= clusters:
         return np.concatenate((values, np.repeat(values[:, -1:], clusters - count, axis=1)), axis=1)
+    if clusters > _FEW or count <= _GRAINS:
+        return _by_density(values, clusters, heavy)
+    grains = _by_density(values, _GRAINS, heavy)
+    middles = (grains[:, 1:] + grains[:, :-1]) / 2
+    ends = np.zeros((len(values), 1), np.int64)
+    inner = np.stack(
+        [np.searchsorted(row, borders, side="right") for row, borders in zip(values, middles, strict=True)]
+    )
+    borders = np.concatenate((ends, inner, ends + count), axis=1)
+    parts = [slice(start, start + _ROWS) for start in range(0, len(values), _ROWS)]
+    return np.concatenate([_best_partition(values[part], heavy[part], borders[part], clusters) for part in parts])
+
+
+def _best_partition(values: Reals, heavy: Reals, borders: NDArray[np.int64], clusters: int) -> Reals:
+    """Return the means of the best `clusters` groups of neighbouring cells of each row, by dynamic programming."""
+    zero = np.zeros((len(values), 1))
+    size, first, second = (
+        np.take_along_axis(np.concatenate((zero, np.cumsum(heavy * values**power, axis=1)), axis=1), borders, axis=1)
+        for power in range(3)
+    )
+    sizes, firsts, seconds = (total[:, None, :] - total[:, :, None] for total in (size, first, second))
+    within = np.where(sizes > 0, seconds - firsts**2 / np.where(sizes > 0, sizes, 1), np.inf)
+    # An empty group costs nothing: a row may have fewer groups than it is allowed.
+    steps = np.arange(borders.shape[1])
+    within[:, steps, steps] = 0
+    best, choices = within[:, 0], []
+    for _ in range(clusters - 1):
+        total = best[:, :, None] + within
+        choices.append(np.argmin(total, axis=1))
+        best = np.min(total, axis=1)
+    edges = np.empty((len(values), clusters + 1), np.int64)
+    edges[:, -1] = borders.shape[1] - 1
+    for place, choice in enumerate(reversed(choices)):
+        edges[:, -2 - place] = np.take_along_axis(choice, edges[:, -1 - place, None], axis=1)[:, 0]
+    edges[:, 0] = 0
+    held, sums = (np.diff(np.take_along_axis(total, edges, axis=1), axis=1) for total in (size, first))
+    lowest = np.take_along_axis(values, np.minimum(np.take_along_axis(borders, edges[:, :-1], axis=1),
+                                                   values.shape[1] - 1), axis=1)  # fmt: skip
+    return np.sort(np.where(held > 0, sums / np.where(held > 0, held, 1), lowest), axis=1)
+
+
+def _by_density(values: Reals, clusters: int, heavy: Reals) -> Reals:
+    """Place centroids along the cube root of the density (Panter and Dite 1951)."""
+    count = values.shape[1]
     places = np.unique(np.linspace(0, count - 1, min(_CELLS * clusters, count - 1) + 1).astype(int))
     edges = values[:, places]
     running = np.cumsum(heavy, axis=1)[:, places]

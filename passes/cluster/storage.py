@@ -132,12 +132,11 @@ class Writer:
                 self._module.model.ir_version = max(self._module.model.ir_version or 0, _UINT4_IR)
             nodes = [self._wide(self._initializer(graph, f"{name}_indices", packed), name)]
         table = self._initializer(graph, f"{name}_codebooks", ir.Tensor(np.ascontiguousarray(centroids)))
-        if table.dtype != dtype:
-            to = [ir.AttrInt64("to", int(dtype))]
-            nodes.insert(0, self._node("Cast", [table], to, name, "full", dtype, table.shape))
-            table = nodes[0].outputs[0]
-        along, inputs = [ir.AttrInt64("axis", 1)], [table, nodes[-1].outputs[0]]
-        nodes.append(self._node("GatherElements", inputs, along, name, "values", dtype, rows))
+        along, inputs, kept = [ir.AttrInt64("axis", 1)], [table, nodes[-1].outputs[0]], table.dtype or dtype
+        nodes.append(self._node("GatherElements", inputs, along, name, "values", kept, rows))
+        if kept != dtype:
+            to, inputs = [ir.AttrInt64("to", int(dtype))], [nodes[-1].outputs[0]]
+            nodes.append(self._node("Cast", inputs, to, name, "full", dtype, rows))
         moved = (weight.shape[axis], *weight.shape[:axis], *weight.shape[axis + 1 :])
         if moved != indices.shape:
             shape = self._initializer(graph, f"{name}_shape", ir.Tensor(np.array(moved, np.int64)))

@@ -8,7 +8,7 @@ the integer weights that it has kernels for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import wraps
 from typing import Any, Final, TypeVar
@@ -80,21 +80,29 @@ def _packed(weight: Weight, array: NDArray[Any], writer: Writer, opset: int) -> 
         if storage.nbytes <= _WORTH * array.size:
             writer.store(weight, values, places.reshape(array.shape).astype(np.uint8), storage)
             return True
-    best: tuple[int, int] | None = None
-    for axis in range(array.ndim) if array.ndim > 1 else ():
-        most = int(distinct(np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)).max(initial=0))
-        nbytes = smallest_rows(array.shape[axis], array.size, most, 1, opset).nbytes
+    best: tuple[int, int, int] | None = None
+    for axis, count in _channels(array.shape):
+        most = int(distinct(np.moveaxis(array, axis, 0).reshape(count, -1)).max(initial=0))
+        nbytes = smallest_rows(count, array.size, most, 1, opset).nbytes
         if most <= _FEW and nbytes <= _WORTH * array.size and (best is None or nbytes < best[0]):
-            best = nbytes, axis
+            best = nbytes, axis, count
     if best is None:
         return False
-    axis = best[1]
-    rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+    _, axis, count = best
+    rows = np.moveaxis(array, axis, 0).reshape(count, -1)
     books, indices = _books(rows)
     writer.store_rows(
         weight, books, indices, axis, smallest_rows(*books.shape[:1], array.size, books.shape[1], 1, opset)
     )
     return True
+
+
+def _channels(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield what may be rows with values of their own: an axis that is moved to the front, and how many rows then."""
+    for axis in range(len(shape)) if len(shape) > 1 else ():
+        yield axis, shape[axis]
+        if len(shape) == 3:  # gates of two directions, [D, G, I] or [D, I, G]
+            yield axis, shape[axis] * (shape[1] if axis == 0 else shape[0])
 
 
 def _books(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
