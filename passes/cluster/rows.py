@@ -99,7 +99,8 @@ def _part(
 def distinct(rows: NDArray[Any]) -> NDArray[np.int64]:
     """Return the number of different values in each row of a matrix."""
     ascending = np.sort(rows.astype(np.float64) if rows.dtype.kind == "f" else rows, axis=1)
-    return (ascending[:, 1:] != ascending[:, :-1]).sum(axis=1) + 1
+    counts: NDArray[np.int64] = (ascending[:, 1:] != ascending[:, :-1]).sum(axis=1) + 1
+    return counts
 
 
 def assign(array: NDArray[Any], centroids: NDArray[Any]) -> NDArray[np.uint8]:

@@ -91,9 +91,7 @@ def _packed(weight: Weight, array: NDArray[Any], writer: Writer, opset: int) -> 
     _, axis, count = best
     rows = np.moveaxis(array, axis, 0).reshape(count, -1)
     books, indices = _books(rows)
-    writer.store_rows(
-        weight, books, indices, axis, smallest_rows(*books.shape[:1], array.size, books.shape[1], 1, opset)
-    )
+    writer.store_rows(weight, books, indices, axis, smallest_rows(books.shape[0], array.size, books.shape[1], 1, opset))
     return True
 
 
