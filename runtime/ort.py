@@ -163,17 +163,21 @@ class OrtRunner:
         """Stop profiling; return the file that onnxruntime wrote (a `traced` runner's only)."""
         return str(self._session.end_profiling())
 
-    def run_one_by_one(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-        """Run once, and yield each output by name; only one of them is copied out of onnxruntime at a time.
+    def run_one_by_one(
+        self, feeds: Mapping[str, np.ndarray[Any, Any]], names: Sequence[str]
+    ) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+        """Run once, and yield the named outputs, which are tensors of numbers; one at a time is copied.
 
         Raises:
             RunError: see `run`.
         """
-        names = [port.name for port in self._outputs]
         given = self._given(feeds)
         try:
+            if any(array.dtype.kind in "OSU" for array in given.values()):  # no OrtValue is made of strings
+                yield from zip(names, self._session.run(list(names), given, self._quiet), strict=True)
+                return
             values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in given.items()}
-            results = self._session.run_with_ort_values(names, values, self._quiet)
+            results = self._session.run_with_ort_values(list(names), values, self._quiet)
         except Exception as error:  # onnxruntime raises a family of unrelated types
             raise RunError(f"{self._misfit(given)}{_first_lines(error)}") from error
         del values

@@ -67,6 +67,7 @@ def calibrate(
     shapes: dict[str, tuple[int, ...]] = {}
     done = 0
     inputs = tuple(module.inputs)
+    asked = [value.name for value in watched.graph.outputs if value.name in found]
     with _runner(watched) as runner, context.progress("calibrate", len(split)) as progress:
         for stacked in split.batches(batch):
             feeds = feeds_of(stacked, inputs)
@@ -75,8 +76,8 @@ def calibrate(
             given = ((name, array) for name, array in feeds.items() if name in found)
             try:
                 # One value at a time: all of them together are many times what the model itself takes.
-                for name, array in itertools.chain(given, runner.run_one_by_one(feeds)):
-                    if name in found and array.dtype == np.float32:
+                for name, array in itertools.chain(given, runner.run_one_by_one(feeds, asked)):
+                    if array.dtype == np.float32:
                         shapes.setdefault(name, array.shape)
                         if fault := _fault(array):
                             faults[name] = fault

@@ -37,6 +37,12 @@ class Dynamic(Pass):
     skip: Globs = option((), help="source layers (or node names) left in float")
     min_elements: int = option(1024, help="weights with fewer elements stay in float", minimum=1)
 
+    select: Literal["all", "table", "measured"] = option(
+        "all",
+        help="which of them: all (the smallest file); those that gain time by a table that is the same everywhere; "
+        "or by a measurement on this machine, which the notes record",
+    )
+
     version: ClassVar[int] = 1
     source: ClassVar[str] = "Jacob et al. 2018, Quantization and Training of Neural Networks (arXiv:1712.05877)"
     needs_float: ClassVar[bool] = True

@@ -13,6 +13,7 @@ from mopt.passes.quantize.codebooks import sees_codebooks
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.dynamic_graph import Editor
 from mopt.passes.quantize.dynamic_operators import REWRITES, Limits, constant
+from mopt.passes.quantize.dynamic_select import Verdict, chosen_note, verdicts
 from mopt.passes.quantize.preparation import left_in_float, raise_opset
 
 if TYPE_CHECKING:
@@ -41,18 +42,24 @@ def quantize(module: Module, options: Dynamic, context: Context) -> PassResult:
     limits = Limits(options.per_channel, options.min_elements)
     done: dict[str, int] = defaultdict(int)
     left: dict[str, list[ir.Node]] = defaultdict(list)
-    for node in list(module.nodes()):
-        if node.domain != "" or not _reads_float_weight(node):
-            continue
+    readers = [node for node in module.nodes() if node.domain == "" and _reads_float_weight(node)]
+    judged: dict[ir.Node, Verdict] = {}
+    if options.select != "all":
+        judged = verdicts(module, [n for n in readers if _refused(n, options) is None], options, limits, context)
+    for node in readers:
         operator, reason = node.op_type, _refused(node, options)
+        if reason is None and node in judged and not judged[node].pays:
+            reason = judged[node].reason
         if reason is None:
             reason = REWRITES[operator](editor, node, limits)
         if reason is None:
             done[operator] += 1
         else:
             left[f"{operator}: {reason}"].append(node)
+    choice = chosen_note(judged)
     if not done and not raised:
-        return PassResult(module, False, (Note("nothing was quantised", severity="warning"), *left_in_float(left)))
+        nothing = Note("nothing was quantised", severity="warning")
+        return PassResult(module, False, (nothing, *choice, *left_in_float(left)))
     module.touch()
     counts = ", ".join(f"{count} {operator}" for operator, count in sorted(done.items())) or "nothing"
     notes = [Note(f"quantised {counts}: {editor.elements:,} weights in 8 bits")]
@@ -60,7 +67,7 @@ def quantize(module: Module, options: Dynamic, context: Context) -> PassResult:
         notes.append(Note(raised))
     if done.get("LSTM"):
         notes.append(Note("DynamicQuantizeLSTM is onnxruntime's own operator: other runtimes refuse the model"))
-    return PassResult(module, True, (*notes, *left_in_float(left)))
+    return PassResult(module, True, (*notes, *choice, *left_in_float(left)))
 
 
 def _reads_float_weight(node: ir.Node) -> bool:
