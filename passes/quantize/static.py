@@ -43,6 +43,18 @@ class Static(Pass):
     )
     per_channel: bool = option(True, help="a weight scale for each output channel, not each tensor")
     bias_correction: bool = option(True, help="take the mean error of rounded weights off biases")
+    equalize: bool = option(
+        False,
+        help="even out channels' ranges between convolutions; their weights absorb it (cross-layer equalisation)",
+    )
+    smooth: bool = option(
+        False,
+        help="move outlier channels from normalisations, gains and activation functions into products' weights "
+        "(SmoothQuant)",
+    )
+    rounding: Literal["nearest", "gptq"] = option(
+        "nearest", help="each weight to its nearest step, or so that the layers' results err least on the samples"
+    )
     keep: Globs = option((), help="source layers (or node names) left in float")
     budget: Ratio = option(
         Ratio(0.0), help="share of MACs that a sensitivity analysis may leave in float", minimum=0, maximum=1
@@ -63,7 +75,8 @@ class Static(Pass):
     version: ClassVar[int] = 2
     source: ClassVar[str] = (
         "Jacob et al. 2018 (arXiv:1712.05877); Migacz 2017, 8-bit Inference with TensorRT (entropy); "
-        "Nagel et al. 2019, Data-Free Quantization (arXiv:1906.04721; bias correction)"
+        "Nagel et al. 2019, Data-Free Quantization (arXiv:1906.04721; bias correction, equalisation); "
+        "Xiao et al. 2022, SmoothQuant (arXiv:2211.10438); Frantar et al. 2022, GPTQ (arXiv:2210.17323)"
     )
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnx-ir", "onnxruntime-gpu", "onnxruntime")
     needs_float: ClassVar[bool] = True
