@@ -1,64 +1,74 @@
-"""What all tests of the trainable runner share."""
+"""What the tests of the trainable runner share: real networks in PyTorch and as graphs, small graphs from text."""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from mopt.ir import from_proto
-from mopt.runtime.trainable.runner import TrainableModule
-from onnx import helper
+from mopt.values import Location
+
+torch = pytest.importorskip("torch")
+torch.set_num_threads(1)
+
+REFERENCES = Path(__file__).resolve().parents[2] / "passes" / "convert" / "models"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def pytorch_network(reference, weights):
+    """A module of the tests' own definitions with published weights, in evaluation mode."""
+    file, _, name = reference.partition(":")
+    spec = importlib.util.spec_from_file_location(f"reference_{file.removesuffix('.py')}", REFERENCES / file)
+    scope = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scope)
+    network = getattr(scope, name)()
+    path = Location(weights).resolve()
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()}, strict=False)
+    for part in network.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    return network.eval()
+
+
+def exported(network, feeds, outputs, path):
+    """The network as a graph that keeps its weights as they are: nothing folded, nothing fused."""
+    torch.onnx.export(
+        network, tuple(feeds.values()), str(path), input_names=list(feeds), output_names=list(outputs),
+        opset_version=17, dynamo=False, do_constant_folding=False, training=torch.onnx.TrainingMode.PRESERVE,
+        dynamic_axes={name: {0: "N"} for name in feeds},
+    )  # fmt: skip
+    from mopt.ir import load
+
+    return load(path)
 
 
 @pytest.fixture
-def single_node():
-    """Return a function that makes a model of one node from example inputs (None: absent)."""
-
-    def make(
-        op_type: str,
-        inputs: list[Any],
-        outputs: int = 1,
-        *,
-        domain: str = "",
-        opset: int = 21,
-        output_types: tuple[Any, ...] = (),
-        **attributes: Any,
-    ) -> onnx.ModelProto:
-        names = ["" if array is None else f"x{place}" for place, array in enumerate(inputs)]
-        node = helper.make_node(op_type, names, [f"y{n}" for n in range(outputs)], domain=domain, **attributes)
-        declared = [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.asarray(array).dtype), array.shape)
-            for name, array in zip(names, inputs, strict=True)
-            if name
-        ]
-        types = output_types or (onnx.TensorProto.FLOAT,) * outputs
-        results = [helper.make_tensor_value_info(f"y{n}", types[n], None) for n in range(outputs)]
-        imports = [helper.make_opsetid("", opset)] + ([helper.make_opsetid(domain, 1)] if domain else [])
-        graph = helper.make_graph([node], "one node", declared, results)
-        return helper.make_model(graph, opset_imports=imports, ir_version=10)
-
-    return make
+def network():
+    return pytorch_network
 
 
 @pytest.fixture
-def run_node():
-    """Return a function that runs such a model on tensors, in the order of its inputs; None where one is absent."""
+def export(tmp_path):
+    return lambda network, feeds, outputs: exported(network, feeds, outputs, tmp_path / "model.onnx")
 
-    def run(model: onnx.ModelProto, inputs: list[Any]) -> list[torch.Tensor]:
-        runner = TrainableModule(from_proto(model), trainable=False).eval()
-        feeds = {f"x{place}": value for place, value in enumerate(inputs) if value is not None}
-        results = runner(feeds)
-        return [results[output.name] for output in model.graph.output]
 
-    return run
+@pytest.fixture
+def parse():
+    """A module from ONNX's own text, with arrays in place of the initialisers it names."""
+
+    def read(text, **weights):
+        model = onnx.parser.parse_model(text)
+        for name, array in weights.items():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+        onnx.checker.check_model(model)
+        return from_proto(model)
+
+    return read
