@@ -22,8 +22,9 @@ class Static(Pass):
     provider then runs on bytes. Convolutions and products with constant weights are quantised; elementwise
     operators, pools and concatenations between them where that saves time; results of `MatMul` and of a last `Gemm`
     stay float. Weights are symmetric int8 in the file, biases int32. A hard swish runs on bytes, its argument's
-    grid starting at -3; a constant added behind a unit becomes another zero point. Run `simplify()` before: it
-    makes hard swishes and folds batch normalisation.
+    grid starting at -3; a constant added behind a unit becomes another zero point. Recurrent layers, transposed
+    convolutions and embeddings keep int8 weights and run in float. The start of a network stays float as far as that
+    costs no time. Run `simplify()` before: it makes hard swishes and folds batch normalisation.
     """
 
     data: DataRef = option(help="calibration samples, other ones than those the result is judged on")
