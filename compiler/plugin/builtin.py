@@ -13,6 +13,7 @@ BUILTIN: Final[dict[str, dict[str, str]]] = {
         "convert.opset": "mopt.passes.convert.opset:Opset",
         "convert.tensorrt": "mopt.passes.convert.tensorrt:TensorRT",
         "prune.channels": "mopt.passes.prune.channels:Channels",
+        "prune.heads": "mopt.passes.prune.heads:Heads",
         "prune.magnitude": "mopt.passes.prune.magnitude:Magnitude",
         "prune.nm": "mopt.passes.prune.nm:NM",
         "quantize.dynamic": "mopt.passes.quantize.dynamic:Dynamic",

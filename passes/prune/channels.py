@@ -47,7 +47,8 @@ class Channels(Pass):
 
     source: ClassVar[str] = "Fang et al. 2023, DepGraph: Towards Any Structural Pruning (arXiv:2301.12900)"
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime-gpu", "onnxruntime")
-    breaks: ClassVar[tuple[str, ...]] = ("sparsity",)
+    # Promises are made of weights of a size; `data` changes their values, too.
+    breaks: ClassVar[tuple[str, ...]] = ("sparsity", "clusters")
     needs_float: ClassVar[bool] = True
     needs_dense: ClassVar[bool] = True
 

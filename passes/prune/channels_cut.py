@@ -43,8 +43,10 @@ def cut(module: Module, couplings: Couplings, atoms: NDArray[np.int64]) -> None:
             weight.replace(array)
     for value, lost in masks.items():
         if value.shape is not None:
-            sizes = [int(lost[axis].sum()) if axis in lost else dim for axis, dim in enumerate(value.shape)]
-            value.shape = ir.Shape(sizes)
+            value.shape = ir.Shape(
+                int(lost[axis].sum()) if axis in lost and (value, axis) not in couplings.merged else dim
+                for axis, dim in enumerate(value.shape)
+            )
     for node in [node for node in module.graph if node.op_type == "Constant" and not node.outputs[0].uses()]:
         if not node.outputs[0].is_graph_output():
             module.graph.remove(node, safe=True)

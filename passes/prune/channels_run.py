@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from mopt.analysis.codebook import codebooks
 from mopt.analysis.coupling import Couplings, Group, collect, couplings
 from mopt.ir import Module
 from mopt.passes.contract import Context, Note, PassError, PassResult
@@ -41,6 +42,12 @@ def prune(
         )
     if options.amount >= 1:
         raise PassError("an amount of 100% would remove whole layers", help="ask for less than 100%")
+    stored = [book.name for book in codebooks(module)]
+    if stored:
+        raise PassError(
+            f"{len(stored)} weights are stored as codebooks, `{stored[0]}` the first, which can't be cut",
+            help=f"cut {what} before clustering, or put `cluster.expand` before this step",
+        )
     coupled = couplings(module)
     groups = collect(coupled)
     if about is not None:

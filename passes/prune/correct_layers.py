@@ -60,6 +60,8 @@ class Layer(Protocol):
 def lessened(array: Array, name: str, kept: Kept) -> Array:
     """Return what stays of a tensor of the original model."""
     for axis, mask in kept.get(name, {}).items():
+        # An axis that the batch is merged into repeats its mask for every sample.
+        mask = np.tile(mask, array.shape[axis] // len(mask))
         array = np.compress(mask, array, axis=axis)
     return array
 

@@ -35,6 +35,8 @@ class Magnitude(Pass):
 
     source: ClassVar[str] = "Han et al. 2015, Learning both Weights and Connections (arXiv:1506.02626)"
     gives: ClassVar[tuple[str, ...]] = ("sparsity",)
+    # A zero may be one value more than a weight was promised to have.
+    breaks: ClassVar[tuple[str, ...]] = ("clusters",)
     breaks: ClassVar[tuple[str, ...]] = ("clusters",)
     needs_float: ClassVar[bool] = True
     needs_dense: ClassVar[bool] = True

@@ -30,6 +30,8 @@ class NM(Pass):
 
     source: ClassVar[str] = "Mishra et al. 2021, Accelerating Sparse Deep Neural Networks (arXiv:2104.08378)"
     gives: ClassVar[tuple[str, ...]] = ("sparsity",)
+    # A zero may be one value more than a weight was promised to have.
+    breaks: ClassVar[tuple[str, ...]] = ("clusters",)
     breaks: ClassVar[tuple[str, ...]] = ("clusters",)
     needs_float: ClassVar[bool] = True
     needs_dense: ClassVar[bool] = True

@@ -211,6 +211,35 @@ CASES = {
         {"s": [0, 0, 4, 3], "back": [0, -1, 12]},
         {4: 3},
     ),
+    "heads merged into the batch": (
+        "(float[N,7,6] x) => (float[N,7,5] y)",
+        "q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) q1 = Reshape(q0, s) k1 = Reshape(k0, s) "
+        "v1 = Reshape(v0, s) q2 = Transpose<perm = [0,2,1,3]>(q1) k2 = Transpose<perm = [0,2,3,1]>(k1) "
+        "v2 = Transpose<perm = [0,2,1,3]>(v1) q = Reshape(q2, m1) k = Reshape(k2, m2) v = Reshape(v2, m1) "
+        "a = MatMul(q, k) p = Softmax<axis = -1>(a) c = MatMul(p, v) d = Reshape(c, apart) "
+        "m = Transpose<perm = [0,2,1,3]>(d) f = Reshape(m, back) y = MatMul(f, wo)",
+        {"wq": (6, 12), "wk": (6, 12), "wv": (6, 12), "wo": (12, 5)},
+        {"s": [0, 0, 4, 3], "m1": [-1, 7, 3], "m2": [-1, 3, 7], "apart": [-1, 4, 7, 3], "back": [0, 0, 12]},
+        {4: 3},
+    ),
+    "heads merged into a batch that comes second": (
+        "(float[7,N,6] x) => (float[7,N,5] y)",
+        "q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) q1 = Reshape(q0, s) k1 = Reshape(k0, s) "
+        "v1 = Reshape(v0, s) q = Transpose<perm = [1,0,2]>(q1) k = Transpose<perm = [1,2,0]>(k1) "
+        "v = Transpose<perm = [1,0,2]>(v1) a = MatMul(q, k) p = Softmax<axis = -1>(a) c = MatMul(p, v) "
+        "m = Transpose<perm = [1,0,2]>(c) f = Reshape(m, back) g = MatMul(f, wo) y = Reshape(g, last)",
+        {"wq": (6, 12), "wk": (6, 12), "wv": (6, 12), "wo": (12, 5)},
+        {"s": [7, -1, 3], "back": [-1, 12], "last": [7, -1, 5]},
+        {4: 3},
+    ),
+    "heads that are the outer part of an axis merged with the batch": (
+        "(float[N,7,6] x) => (float[N,7,5] y)",
+        "h = MatMul(x, w) r = Reshape(h, s) t = Transpose<perm = [2,0,1,3]>(r) m = Reshape(t, merge) n = Relu(m) "
+        "u = Reshape(n, apart) v = Transpose<perm = [1,2,0,3]>(u) f = Reshape(v, back) y = MatMul(f, w2)",
+        {"w": (6, 12), "w2": (12, 5)},
+        {"s": [0, 0, 4, 3], "merge": [-1, 7, 3], "apart": [4, -1, 7, 3], "back": [0, 0, 12]},
+        {3: 4},
+    ),
     "fused query, key and value": (
         TOKENS,
         "h = MatMul(x, w) r = Reshape(h, s) t = Transpose<perm = [2,0,3,1,4]>(r) q = Gather<axis = 0>(t, i0) "

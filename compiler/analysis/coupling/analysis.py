@@ -8,10 +8,9 @@ from typing import Final
 import onnx_ir as ir
 from mopt.analysis.coupling import elementwise, layout, linear, reshape
 from mopt.analysis.coupling.couplings import Couplings
+from mopt.analysis.coupling.probing import sizes as _sizes
 from mopt.analysis.coupling.sharing import separate
-from mopt.analysis.sizes import bind, resolve
 from mopt.ir import Module
-from mopt.ir.dtypes import dims
 from mopt.ir.walk import captures, subgraphs_of
 
 Rule = Callable[[Couplings, ir.Node], None]
@@ -61,7 +60,8 @@ def couplings(module: Module) -> Couplings:
     In the module, shapes are inferred and stored, and vectors that several nodes share are separated (see `sharing`).
     """
     separate(module)
-    c = Couplings(_sizes(module), module.opset)
+    sizes, merged = _sizes(module)
+    c = Couplings(sizes, module.opset, merged)
     for value in module.graph.inputs:
         c.fix_all([value], f"input `{value.name}` of the model")
     for value in module.graph.outputs:
@@ -88,49 +88,3 @@ def _hear(c: Couplings, node: ir.Node) -> None:
         c.fix_all([*node.inputs, *node.outputs], f"a shape of {node.op_type} `{node.name}` is not known")
     else:
         rule(c, node)
-
-
-def _sizes(module: Module) -> dict[ir.Value, tuple[int | None, ...]]:
-    module.infer_shapes()
-    values: list[ir.Value] = [*module.graph.inputs, *module.graph.initializers.values()]
-    for node in module.graph:
-        values.extend(output for output in node.outputs if output.name)
-    values = list(dict.fromkeys(values))
-    known = {value: dims(value.shape) for value in values}
-    probed = _probe(module) if any(_open(shape) for shape in known.values()) else {}
-    found: dict[ir.Value, tuple[int | None, ...]] = {}
-    for value, shape in known.items():
-        better = probed.get(value.name or "")
-        if shape is None:
-            if better is not None:
-                found[value] = better
-            continue
-        plain = [dim if isinstance(dim, int) else None for dim in shape]
-        if better is not None and len(better) == len(plain):
-            # A name is a dimension that really varies, whatever two probes happen to agree on.
-            plain = [
-                guess if dim is None and (word is None or str(word).startswith("unk__")) else dim
-                for dim, guess, word in zip(plain, better, shape, strict=True)
-            ]
-        found[value] = tuple(plain)
-    return found
-
-
-def _open(shape: tuple[int | str | None, ...] | None) -> bool:
-    return shape is None or any(dim is None or (isinstance(dim, str) and dim.startswith("unk__")) for dim in shape)
-
-
-def _probe(module: Module) -> dict[str, tuple[int | None, ...]]:
-    """Return the shapes that evaluation finds with two sets of sizes: what differs between them is dynamic."""
-    first = bind(module, {})
-    second = {name: size * 2 for name, size in first.items()}
-    shapes = []
-    for bound in (first, second):
-        resolved = resolve(module.clone(), bound)
-        shapes.append({value.name or "": shape for value, shape in resolved.items()})
-    found: dict[str, tuple[int | None, ...]] = {}
-    for name, shape in shapes[0].items():
-        other = shapes[1].get(name)
-        if other is not None and len(other) == len(shape):
-            found[name] = tuple(a if a == b else None for a, b in zip(shape, other, strict=True))
-    return found

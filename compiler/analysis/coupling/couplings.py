@@ -4,11 +4,14 @@ The unit is the index of an axis (channel 5 of a feature map), for operators tie
 concatenation puts the channels of one input after those of another, a depthwise convolution ties channel to channel, a
 recurrent layer one hidden unit to a row of each of its gates. Axes are the nodes of a networkx graph, its edges the
 operators that tie two of them; the indices are kept in a union-find beside it.
+
+An axis into which a dynamic batch and a static axis are merged (batch × heads, as exporters write attention's products)
+stands for its static part: as many indices as it has for a batch of one, which repeat for every other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import networkx
@@ -37,11 +40,13 @@ class Couplings:
             a normalisation's `gamma`, `bias`, `mean` and `variance`, the `scale` of a Mul, the `slope` of a PRelu —
             with that node.
         opset: the version of the default operator set.
+        merged: axes that a dynamic batch is part of; their size here is that for a batch of one.
     """
 
-    def __init__(self, sizes: Sizes, opset: int) -> None:
+    def __init__(self, sizes: Sizes, opset: int, merged: Collection[tuple[ir.Value, int]] = ()) -> None:
         self.sizes = sizes
         self.opset = opset
+        self.merged = frozenset(merged)
         self.graph: networkx.MultiGraph = networkx.MultiGraph()
         self.roles: dict[tuple[ir.Value, int], list[tuple[str, ir.Node]]] = {}
         self.start: dict[tuple[ir.Value, int], int] = {}
@@ -85,6 +90,10 @@ class Couplings:
         if at is None and to is None and len(one) != len(other):
             for end in (left, right):
                 self.fix(*end, f"its size is not known through {node.op_type} `{node.name}`")
+            return
+        if (at is not None or to is not None) and node.op_type != "Reshape" and {left, right} & self.merged:
+            for end in (left, right):
+                self.fix(*end, f"{node.op_type} `{node.name}` takes parts of an axis that the batch is merged into")
             return
         one, other = one if at is None else one[at], other if to is None else other[to]
         if len(one) == 0:

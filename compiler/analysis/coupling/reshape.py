@@ -34,10 +34,28 @@ def reshape(c: Couplings, node: ir.Node) -> None:
             if entry is None:
                 c.fix(result, axis, f"its size is computed for {node.op_type} `{node.name}`")
     for before, after in segments:
-        if len(before) == len(after) == 1:
+        if not _same_order(c, (data, before), (result, after)):
+            for value, axes in ((data, before), (result, after)):
+                for axis in axes:
+                    c.fix(value, axis, f"{node.op_type} `{node.name}` merges the batch into it from within")
+        elif len(before) == len(after) == 1:
             c.couple(node, (data, before[0]), (result, after[0]))
         else:
             _product(c, node, (data, before), (result, after))
+
+
+def _same_order(c: Couplings, one: tuple[ir.Value, list[int]], other: tuple[ir.Value, list[int]]) -> bool:
+    """Say whether a batch merged into an axis of one side is the outer part, next to which it stands on the other."""
+    (left, before), (right, after) = one, other
+    if any((value, axis) in c.merged for value, axes in (one, other) for axis in axes[1:]):
+        return False
+    heads = [(left, before[0]) in c.merged, (right, after[0]) in c.merged]
+    if heads[0] == heads[1]:
+        return True
+    value, axis = (right, after[0]) if heads[0] else (left, before[0])
+    while axis > 0 and c.size(value, axis - 1) == 1:
+        axis -= 1
+    return axis > 0 and (c.size(value, axis - 1) is None or (value, axis - 1) in c.merged)
 
 
 def expand(c: Couplings, node: ir.Node) -> None:
