@@ -1,9 +1,9 @@
 """Asymmetric activations on symmetric grids: Q/DQ pairs that TensorRT's kernels are fused from, the others dropped.
 
 A byte q on a grid (s, z) stands for s (q - z), from `low` to `high`. The symmetric int8 grid that holds the same
-range has the scale max(-low, high) / 127: its steps are at most 255/127 as wide (a range that starts at zero), and
-equal where the range was symmetric. Rounding to it is all that changes, and only where a convolution or product reads
-the bytes; other pairs, which onnxruntime wants around whatever it runs on bytes, would be a rounding for nothing.
+range has the scale max(-low / 128, high / 127): its steps are at most 255/127 as wide (a range that starts at zero),
+and equal where the range was symmetric. Rounding to it is all that changes, and only where a convolution or product
+reads the bytes; other pairs, which onnxruntime wants around whatever it runs on bytes, would be a rounding for nothing.
 
 What the bytes' ends did, the graph must do: quantising cut a value at `low` and `high`. The cut at zero is kept as a
 Relu where no activation function stands there already (onnxruntime's quantiser removes it), the rest where bytes are
@@ -65,7 +65,7 @@ def lower(editor: Lowering, node: ir.Node) -> None:
     if low == 0 and not _never_negative(source):
         real = editor.insert(node, "Relu", [source], label=f"{source.name}_positive", shape=source.shape)[0]
     if _feeds_a_product(q):
-        scale = np.float32(max(-low, high) / _FULL)
+        scale = np.float32(max(-low / (_FULL + 1), high / _FULL))  # bytes reach from -128 to 127
         grids = [
             editor.constant(np.array(scale, np.float32), "scale"),
             editor.constant(np.zeros((), np.int8), "zero_point"),

@@ -1,0 +1,217 @@
+"""`convert.tensorrt`: each lowering computes what the quantised graph computes, in operators that TensorRT takes."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from mopt.ir import Module, from_proto, provenance, verify
+from mopt.passes.contract import PassError
+from mopt.passes.convert.float16 import Float16
+from mopt.passes.convert.tensorrt import TensorRT
+from mopt.passes.quantize.dynamic import Dynamic
+from mopt.passes.quantize.weights import Weights
+from mopt.runtime.ort import OrtRunner
+from mopt.runtime.trt.target import TrtTarget
+from onnx import numpy_helper
+
+RANDOM = np.random.default_rng(0)
+needs_builder = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed (extra `tensorrt-rtx`)"
+)
+CONTEXT: Any = SimpleNamespace(seed=0, bindings={}, scratch=Path())
+
+
+def module(text: str, weights: dict[str, Any], opset: int = 13) -> Module:
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": {opset}, "com.microsoft": 1]>{text}')
+    proto.graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items())
+    loaded = from_proto(proto)
+    provenance.stamp_source(loaded)
+    return loaded
+
+
+def lowered(before: Module) -> tuple[Module, list[str]]:
+    result = TensorRT().run(before.clone(), CONTEXT)
+    assert not verify(result.module)
+    assert (result.module.inputs, result.module.outputs) == (before.inputs, before.outputs)
+    return result.module, [node.op_type for node in result.module.nodes()]
+
+
+def outputs(found: Module, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    with OrtRunner(found, optimize=False) as runner:
+        return next(iter(runner.run({"x": x}).values()))
+
+
+def engine(found: Module, folder: Path) -> int:
+    return TrtTarget(library="tensorrt_rtx", capabilities=("sm89",)).emit(found, folder).bytes
+
+
+PAIR = (
+    "m (float[1, 8, 12, 12] x) => (float[1, 16, 12, 12] y) {{ q = QuantizeLinear(x, s, z) r = DequantizeLinear(q, s, z)"
+    " wr = DequantizeLinear<axis = 0>(w, ws) br = DequantizeLinear<axis = 0>(b, bs)"
+    " {tail} }}"
+)
+CONV = "y = Conv<pads = [1, 1, 1, 1]>(r, wr, br)"
+
+
+def quantised_conv(scale: float, zero: int, dtype: Any, tail: str = CONV, **more: Any) -> Module:
+    weights = {
+        "s": np.float32(scale), "z": np.array(zero, dtype), "w": RANDOM.integers(-127, 128, (16, 8, 3, 3), np.int8),
+        "ws": RANDOM.uniform(0.005, 0.02, 16).astype(np.float32), "b": RANDOM.integers(-9999, 9999, 16, np.int32),
+        "bs": np.full(16, 1e-4, np.float32), **more,
+    }  # fmt: skip
+    return module(PAIR.format(tail=tail), weights)
+
+
+@pytest.mark.parametrize(("zero", "dtype"), [(128, np.uint8), (0, np.uint8), (40, np.uint8), (-100, np.int8)])
+def test_asymmetric_grids_become_symmetric_within_a_step(zero: int, dtype: Any) -> None:
+    before = quantised_conv(0.02, zero, dtype)
+    after, operators = lowered(before)
+    grids = [node for node in after.nodes() if node.op_type == "QuantizeLinear"]
+    assert len(grids) == 1
+    assert operators.count("DequantizeLinear") == 2  # of the activation and the weight: the bias is float
+    low = 0.02 * ((0 if dtype is np.uint8 else -128) - zero)
+    x = RANDOM.uniform(low, low + 255 * 0.02, (1, 8, 12, 12)).astype(np.float32)
+    wanted, got = outputs(before, x), outputs(after, x)
+    # A symmetric grid repeats bit for bit; others round by up to half of a step that is twice as wide.
+    bound = 1e-4 if zero == 128 else 0.08
+    assert np.sqrt(np.mean((wanted - got) ** 2)) < bound * np.std(wanted)
+
+
+def test_the_cut_at_zero_that_a_quantiser_stood_for_is_kept() -> None:
+    """onnxruntime's quantiser removes a Relu before an unsigned grid that starts at zero."""
+    after, operators = lowered(quantised_conv(0.02, 0, np.uint8))
+    assert "Relu" in operators
+    x = -np.abs(RANDOM.normal(size=(1, 8, 12, 12))).astype(np.float32)
+    bias = outputs(after, np.zeros_like(x))
+    np.testing.assert_allclose(outputs(after, x), bias, atol=1e-5)
+
+
+def test_bytes_read_on_another_grid_and_cut_on_the_way() -> None:
+    """How `quantize.static` writes a hard swish: x / 6 + 1/2 is the same bytes, cut at the top."""
+    tail = "c = Clip(q, , top) g = DequantizeLinear(c, gs, gz) p = Mul(r, g) y = Conv<pads = [1, 1, 1, 1]>(p, wr, br)"
+    extra = {"top": np.uint8(120), "gs": np.float32(3 / 40 / 6), "gz": np.uint8(0)}
+    before = quantised_conv(3 / 40, 40, np.uint8, tail, **extra)
+    after, operators = lowered(before)
+    assert "QuantizeLinear" not in operators, "the pair feeds no convolution"
+    x = (RANDOM.normal(size=(1, 8, 12, 12)) * 4).astype(np.float32)
+    wanted, got = outputs(before, x), outputs(after, x)
+    assert np.sqrt(np.mean((wanted - got) ** 2)) < 0.02 * np.std(wanted)
+
+
+def test_asymmetric_weights_move_or_are_written_out() -> None:
+    text = "m (float[4, 8] x) => (float[4, 6] y) { wr = DequantizeLinear<axis = 1>(w, s, z) y = MatMul(x, wr) }"
+    content = RANDOM.integers(60, 180, (8, 6)).astype(np.uint8)
+    scale = RANDOM.uniform(0.01, 0.02, 6).astype(np.float32)
+    x = RANDOM.normal(size=(4, 8)).astype(np.float32)
+    for zero, kept in ((120, True), (0, False)):
+        before = module(text, {"w": content, "s": scale, "z": np.full(6, zero, np.uint8)})
+        after, operators = lowered(before)
+        assert ("DequantizeLinear" in operators) is kept
+        np.testing.assert_allclose(outputs(before, x), outputs(after, x), atol=1e-5)
+
+
+FLOAT = {
+    "w": (RANDOM.normal(size=(16, 8, 3, 3)) / 8).astype(np.float32),
+    "b": RANDOM.normal(size=16).astype(np.float32),
+    "v": (RANDOM.normal(size=(16, 64)) / 4).astype(np.float32),
+}
+NETWORK = (
+    "m (float[1, 8, 12, 12] x) => (float[1, 64] y) { a = Conv<pads = [1, 1, 1, 1]>(x, w, b) r = Relu(a)"
+    " p = GlobalAveragePool(r) f = Flatten(p) y = MatMul(f, v) }"
+)
+
+
+@pytest.mark.parametrize("storage", ["uint8", "int8"])
+def test_dynamic_quantisation_becomes_int8_weights(storage: Any) -> None:
+    real = module(NETWORK, FLOAT)
+    before = Dynamic(weights=storage, min_elements=1).run(real.clone(), CONTEXT).module
+    after, operators = lowered(before)
+    assert {"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}.isdisjoint(operators)
+    stored = [weight for weight in after.weights() if weight.dtype == "i8"]
+    assert sum(weight.size for weight in stored) == FLOAT["w"].size + FLOAT["v"].size
+    x = RANDOM.normal(size=(1, 8, 12, 12)).astype(np.float32)
+    error = [np.abs(outputs(found, x) - outputs(real, x)).max() for found in (before, after)]
+    assert error[1] < 2 * error[0], "nearer to the float model, or about as near"
+
+
+def test_an_embedding_of_int8_rows_and_an_lstm() -> None:
+    text = "m (int64[5, 1] x) => (float[5, 1, 1, 12] y) { e = Gather(table, x) y = LSTM<hidden_size = 12>(e, w, r, b) }"
+    weights = {
+        "table": RANDOM.normal(size=(40, 30)).astype(np.float32),
+        "w": (RANDOM.normal(size=(1, 48, 30)) / 6).astype(np.float32),
+        "r": (RANDOM.normal(size=(1, 48, 12)) / 4).astype(np.float32),
+        "b": RANDOM.normal(size=(1, 96)).astype(np.float32),
+    }
+    before = Dynamic(min_elements=1).run(module(text, weights), CONTEXT).module
+    after, operators = lowered(before)
+    assert sorted(operators) == ["DequantizeLinear", "Gather", "LSTM"]
+    x = RANDOM.integers(0, 40, (5, 1))
+    assert np.abs(outputs(before, x) - outputs(after, x)).max() < 0.02
+
+
+@pytest.mark.parametrize(("symmetric", "inner", "kept"), [(True, 64, True), (False, 64, False), (True, 72, False)])
+def test_4_bit_products_keep_their_bits_where_the_blocks_fit(symmetric: bool, inner: int, kept: bool) -> None:
+    weight = RANDOM.normal(size=(inner, 48)).astype(np.float32)
+    real = module(f"m (float[3, {inner}] x) => (float[3, 48] y) {{ y = MatMul(x, w) }}", {"w": weight})
+    before = Weights(bits=4, block=32, symmetric=symmetric, min_elements=1).run(real, CONTEXT).module
+    assert any(node.op_type == "MatMulNBits" for node in before.nodes())
+    after, operators = lowered(before)
+    assert ("DequantizeLinear" in operators) is kept
+    assert "MatMulNBits" not in operators
+    x = RANDOM.normal(size=(3, inner)).astype(np.float32)
+    wanted, got = outputs(before, x), outputs(after, x)
+    # onnxruntime may round the activations of its own operator to 8 bits.
+    assert np.sqrt(np.mean((wanted - got) ** 2)) < 0.02 * np.std(wanted)
+
+
+def test_a_float_graph_and_a_symmetric_one_stay_what_they_are() -> None:
+    assert not TensorRT().run(module(NETWORK, FLOAT), CONTEXT).modified
+    symmetric = quantised_conv(0.02, 0, np.int8)
+    operators = lowered(symmetric)[1]
+    assert operators.count("QuantizeLinear") == 1
+
+
+def test_what_has_no_other_form_is_refused_with_node_layer_and_step() -> None:
+    text = "m (float[2, 4] x) => (float[2, 4] y) { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"
+    wide = module(text, {"s": np.float32(0.1), "z": np.uint16(3)}, opset=21)
+    node = next(iter(wide.graph))
+    node.name = "wide"
+    provenance.inherit([node], [node], "quantize.static/x")
+    with pytest.raises(PassError, match=r"`QuantizeLinear` of layer .*made by `quantize.static`.*uint16") as caught:
+        TensorRT().run(wide, CONTEXT)
+    assert caught.value.node == "wide"
+    assert "placement=tensorrt" in (caught.value.help or "")
+
+
+def test_float16_scales_leave_no_cast_between_a_quantiser_and_its_convolution() -> None:
+    after, _ = lowered(quantised_conv(0.02, 128, np.uint8))
+    tiny = next(value for value in after.graph.initializers.values() if value.name == "ws")
+    scales = np.array(tiny.const_value.numpy())
+    scales[3] = 1e-12  # a dead channel: float16 would make it zero, which TensorRT refuses
+    tiny.const_value = ir.Tensor(scales, name="ws")
+    half = Float16(scales=True).run(after, CONTEXT).module
+    assert not verify(half)
+    for node in half.nodes():
+        if node.op_type == "DequantizeLinear":
+            assert node.outputs[0].dtype == ir.DataType.FLOAT16
+            assert (node.inputs[1].const_value.numpy() > 0).all()
+            assert {usage.node.op_type for usage in node.outputs[0].uses()} == {"Conv"}
+    x = RANDOM.normal(size=(1, 8, 12, 12)).astype(np.float32)
+    wanted, got = outputs(after, x), outputs(half, x)
+    assert np.abs(wanted - got).max() < 0.02 * np.ptp(wanted)
+
+
+@needs_builder
+@pytest.mark.parametrize("zero", [0, 128])
+def test_lowered_graphs_become_engines(zero: int, tmp_path: Path) -> None:
+    before = quantised_conv(0.02, zero, np.uint8)
+    with pytest.raises(Exception, match="can't take the model"):
+        engine(before, tmp_path)
+    assert engine(lowered(before)[0], tmp_path) > 10_000
