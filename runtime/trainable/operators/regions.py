@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, floor
 
 import torch
 from mopt.runtime.trainable.operator import Call, Compute, operator
@@ -62,7 +62,7 @@ def prepare_max_roi_pool(call: Call) -> Compute:
     def compute(x: Tensor, rois: Tensor) -> Tensor:
         results = []
         for number, *corners in rois.tolist():
-            left, top, right, bottom = (round(corner * scale) for corner in corners)
+            left, top, right, bottom = (floor(corner * scale + 0.5) for corner in corners)
             rows = _bins(top, bottom, height, x.shape[2])
             columns = _bins(left, right, width, x.shape[3])
             bins = [
@@ -99,23 +99,23 @@ def prepare_suppression(call: Call) -> Compute:
     ) -> Tensor:
         limit = 0 if most is None else int(most)
         threshold = 0.0 if overlap is None else float(overlap)
-        floor = None if least is None else float(least)
+        lowest = None if least is None else float(least)
         chosen: list[list[int]] = []
         if limit > 0:
             for batch in range(scores.shape[0]):
                 ratios = _overlaps(boxes[batch].detach().double(), centred)
                 for number in range(scores.shape[1]):
-                    kept = _best(scores[batch, number].detach(), ratios, limit, threshold, floor)
+                    kept = _best(scores[batch, number].detach(), ratios, limit, threshold, lowest)
                     chosen += [[batch, number, box] for box in kept]
         return torch.tensor(chosen, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
 
     return compute
 
 
-def _best(scores: Tensor, ratios: Tensor, limit: int, threshold: float, floor: float | None) -> list[int]:
+def _best(scores: Tensor, ratios: Tensor, limit: int, threshold: float, lowest: float | None) -> list[int]:
     kept: list[int] = []
     for box in torch.sort(scores, descending=True, stable=True).indices.tolist():
-        if len(kept) == limit or (floor is not None and not float(scores[box]) > floor):
+        if len(kept) == limit or (lowest is not None and not float(scores[box]) > lowest):
             break
         if not kept or not bool((ratios[box, kept] > threshold).any()):
             kept.append(box)
