@@ -16,8 +16,10 @@ BENCHMARKS = {
     "simplify": "simplify.py",
     "memory": "memory.py",
     "compile": "compile.py",
+    "trainable": "trainable.py",
     "profiler": "profiler.py",
     "engines": "engines.py",
+    "quantize_recurrent": "quantize_recurrent.py",
 }
 
 
