@@ -24,7 +24,7 @@ def lift(module: Module) -> None:
     """Raise the scales of int8 weights that are below `LEAST`, in place."""
     names = {value.name for graph in nested_graphs(module.graph) for value in graph_values(graph) if value.name}
     for node in list(module.nodes()):
-        if node.op_type != "DequantizeLinear" or node.attributes.get_int("block_size", 0):
+        if node.op_type != "DequantizeLinear" or node.attributes.get_int("block_size", 0) > 0:
             continue
         stored, scale = constant_of(node.inputs[0]), constant_of(node.inputs[1])
         zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None

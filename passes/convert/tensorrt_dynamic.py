@@ -140,5 +140,5 @@ def _factor(scaled: ir.Node, integer: ir.Value, x_scale: ir.Value) -> NDArray[An
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = value.uses()
+    uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None

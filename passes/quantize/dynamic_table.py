@@ -48,4 +48,4 @@ def ratio(node: ir.Node, read: Sequence[int], written: Sequence[int]) -> float:
         sum(cost * term for cost, term in zip(costs, terms, strict=True))
         for costs in _COSTS["MatMul" if node.op_type == "Gemm" else node.op_type]
     )
-    return integer / real
+    return float(integer / real)
