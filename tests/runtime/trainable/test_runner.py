@@ -1,4 +1,4 @@
-"""The runner as a torch module: parameters, freezing, batch normalisation, control flow, what is refused, writing back."""
+"""The runner as a torch module: parameters, freezing, batch normalisation, control flow, errors, writing back."""
 
 import copy
 
@@ -189,7 +189,8 @@ def test_activations_are_freed_as_a_module_frees_them(parse):
     """Of a chain of twenty results no more than two are alive at once."""
     lines = " ".join(f"h{n + 1} = Neg(h{n})" for n in range(20))
     module = parse(
-        f'<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y) {{ h0 = Mul(x, w) {lines} y = Neg(h20) }}',
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y) '
+        f"{{ h0 = Mul(x, w) {lines} y = Neg(h20) }}",
         w=np.ones(2, np.float32),
     )
     runner = TrainableModule(module)
