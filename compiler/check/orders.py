@@ -41,17 +41,18 @@ class Chain:
                 secondary=[Label(self.quantized.span, "quantised here")],
                 help=f"put `{name}` before `{self.quantized.name}`",
             )
-        if self.packed is not None and self.quantized is None and cls.needs_dense:
+        packed = self.packed if self.quantized is None and cls.needs_dense else None
+        if packed is not None:
             report.error(
                 "E0403",
-                f"`{name}` can't follow `{self.packed.name}`",
+                f"`{name}` can't follow `{packed.name}`",
                 span,
                 f"`{name}` needs weights, and they are look-ups in codebooks by now",
-                secondary=[Label(self.packed.span, "stored as codebooks here")],
-                help=f"put `{name}` before `{self.packed.name}`: what it makes zero stays zero there",
+                secondary=[Label(packed.span, "stored as codebooks here")],
+                help=f"put `{name}` before `{packed.name}`: what it makes zero stays zero there",
             )
         broken = [kind for kind in cls.breaks if kind in self.promises]
-        for kind in broken:
+        for kind in broken if packed is None else ():
             giver = self.promises[kind]
             report.warn(
                 "E0407",

@@ -37,7 +37,6 @@ class Magnitude(Pass):
     gives: ClassVar[tuple[str, ...]] = ("sparsity",)
     # A zero may be one value more than a weight was promised to have.
     breaks: ClassVar[tuple[str, ...]] = ("clusters",)
-    breaks: ClassVar[tuple[str, ...]] = ("clusters",)
     needs_float: ClassVar[bool] = True
     needs_dense: ClassVar[bool] = True
 
