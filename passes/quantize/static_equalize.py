@@ -58,7 +58,7 @@ def _channels(group: Group) -> int:
 
 def _is_read(value: ir.Value) -> bool:
     """Say whether a value is one that lies on a grid: not what a folded Relu or Clip reads."""
-    return not (len(value.uses()) == 1 and value.uses()[0].node.op_type in ("Relu", "Clip"))
+    return not (len(value.uses()) == 1 and next(iter(value.uses())).node.op_type in ("Relu", "Clip"))
 
 
 def _equalize(group: Group, statistics: dict[str, ChannelStatistics], constants: Constants) -> bool:

@@ -46,12 +46,13 @@ class Patches:
         axes = tuple(range(2, array.ndim))
         view = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=axes)
         spatial = len(axes)
-        places = (slice(None), slice(None), *(slice(None, None, s) for s in self.strides))
+        places: tuple[Any, ...] = (slice(None), slice(None), *(slice(None, None, s) for s in self.strides))
         view = view[(*places, *(slice(None, None, d) for d in self.dilations))]
         channels = array.shape[1] // self.groups
         outer = view.shape[2 : 2 + spatial]
         index = np.unravel_index(np.arange(0, int(np.prod(outer)), self._stride(outer, len(array), wanted)), outer)
-        picked = view[(slice(None), slice(None), *index)]  # [N, C, rows, *kernel]
+        everything: tuple[Any, ...] = (slice(None), slice(None))
+        picked: NDArray[Any] = view[(*everything, *index)]  # [N, C, rows, *kernel]
         picked = picked.reshape(len(array), self.groups, channels, len(index[0]), -1)
         return picked.transpose(1, 0, 3, 2, 4).reshape(self.groups, -1, self.size)
 
@@ -59,7 +60,8 @@ class Patches:
         """Return the weight as f64[groups, outputs, size]."""
         if not self.kernel:
             return np.asarray(weight if self.outputs_first else weight.T, np.float64)[None]
-        return weight.reshape(self.groups, weight.shape[0] // self.groups, self.size).astype(np.float64)
+        reals: NDArray[np.float64] = weight.astype(np.float64)
+        return reals.reshape(self.groups, weight.shape[0] // self.groups, self.size)
 
     def join(self, rows: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
         """Return rows as a weight of the given shape."""
