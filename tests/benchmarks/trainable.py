@@ -5,8 +5,8 @@
 Each network (published weights, from the packages of tests/models.txt) is converted by the `torch` source; a step is
 forward, mean of squares, backward and SGD with momentum, on the same batch, in training mode on both sides. Steps of
 the two alternate, so that what else the machine does meets both; the median counts. Memory is the peak resident set of
-a process that makes five steps, less that of one that has loaded the same things and makes none. With `--device cuda` memory
-is what PyTorch's allocator had at most. Dropout is off on both sides: exported graphs have none.
+a process that makes five steps, less that of one that has loaded the same things and makes none. With `--device cuda`
+memory is what PyTorch's allocator had at most. Dropout is off on both sides: exported graphs have none.
 """
 
 from __future__ import annotations
