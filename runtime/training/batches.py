@@ -59,9 +59,11 @@ class TrainingData:
         shapes = [None if self._pad else _shape(sample) for sample in self._samples]
         kinds = {shape: number for number, shape in enumerate(dict.fromkeys(shapes))}
         self._kinds = np.array([kinds[shape] for shape in shapes])
-        if not self._count():
+        counts = np.bincount(self._kinds)
+        self._count = int((counts // self._size if self._drop else -(-counts // self._size)).sum())
+        if not self._count:
             why = "the model takes batches of that size only" if fixed else 'short batches are left out (`last="drop"`)'
-            largest = int(np.bincount(self._kinds).max())
+            largest = int(counts.max())
             of = " of one shape" if len(kinds) > 1 else ""
             raise DataError(
                 f"`{self.name}` has {largest} samples{of}, fewer than one batch of {self._size}, and {why}; "
@@ -70,7 +72,7 @@ class TrainingData:
 
     def __len__(self) -> int:
         """How many batches an epoch has; the same for every epoch."""
-        return self._count()
+        return self._count
 
     @property
     def samples(self) -> int:
@@ -117,10 +119,6 @@ class TrainingData:
         chosen = [self._samples[number] for number in numbers]
         stacked = next(batches(iter(chosen), len(chosen), pad=self._pad, name=self.name))
         return feeds_of(stacked, self._inputs), stacked.get(TARGET), numbers
-
-    def _count(self) -> int:
-        counts = np.bincount(self._kinds)
-        return int((counts // self._size if self._drop else -(-counts // self._size)).sum())
 
 
 def _shape(sample: Sample) -> tuple[tuple[str, tuple[int, ...]], ...]:

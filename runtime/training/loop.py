@@ -138,7 +138,7 @@ class _Loop:
 
     def close(self) -> None:
         """Leave the network as a plain module on the CPU."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self._trained.zero_grad(set_to_none=True)
         self._network.to("cpu")
         self._objective.to("cpu")
         self._network.eval()
@@ -182,7 +182,7 @@ class _Loop:
                 raise self._out_of_memory(error, step, len(samples)) from error
             raise
         finally:
-            self._optimizer.zero_grad(set_to_none=True)
+            self._trained.zero_grad(set_to_none=True)
         self._progress.step += 1
         self._progress.losses.append(value)
         if not math.isfinite(value) and len(samples):
@@ -208,10 +208,18 @@ class _Loop:
         return loss
 
     def _update(self, loss: torch.Tensor) -> None:
-        self._accelerator.backward(loss)
+        # Accelerate looks for optional packages at every step; without a scaler it does nothing more than this.
+        plain = self._accelerator.scaler is None
+        if plain:
+            loss.backward()
+        else:
+            self._accelerator.backward(loss)
         if self._settings.clip > 0:
             self._accelerator.clip_grad_norm_(self._trained.parameters(), self._settings.clip)
-        self._optimizer.step()
+        if plain:
+            self._optimizer.optimizer.step()
+        else:
+            self._optimizer.step()
 
     def _shared(self, loss: torch.Tensor) -> float:
         """Return the loss over all processes, and learn whether one of them was interrupted."""

@@ -15,7 +15,10 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     words = np.random.SeedSequence([seed, step, rank]).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))
-    torch.manual_seed(int(words[2]))
+    # `torch.manual_seed` takes a trace of the stack for every kind of accelerator that is not there, at every call.
+    torch.default_generator.manual_seed(int(words[2]))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(int(words[2]))
 
 
 @contextlib.contextmanager
