@@ -89,7 +89,7 @@ class _PlainActivity:
         self._started, self._first = self._said, 0
 
     def advance(self, steps: int = 1) -> None:
-        if not self._done and steps > 1:  # what an interrupted run had done already says nothing about the pace
+        if not self._done:  # what a first step loads, or an interrupted run had done, says nothing about the pace
             self._first, self._started = steps, time.monotonic()
         self._done += steps
         if time.monotonic() - self._said >= PlainReporter.interval:
