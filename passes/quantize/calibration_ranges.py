@@ -13,6 +13,11 @@ Method = Literal["minmax", "percentile", "entropy", "mse"]
 
 _STEPS: Final = 40
 """Candidates tried for each end of a range."""
+_DENSE: Final = 16
+"""Elements a bin that a divergence needs on average: of fewer it measures chance, and prefers whatever has few bins."""
+_WORSE: Final = 2.0
+"""What the squared error of a range chosen by divergence may be of the least one's. Where most elements have a few
+values, as padding and clipping leave them, a divergence says where those fall in a level, and nothing of a range."""
 _SMALLEST: Final = {"mse": 0.1, "entropy": 0.3}
 """The least share of what was seen that a candidate keeps. A divergence says little where a level has few bins."""
 
@@ -49,13 +54,32 @@ def choose(
         inexact = (np.abs(centres) >= histogram.width) & (centres > floor)
         if inexact.any():
             centres, counts = centres[inexact], counts[inexact]
+        centres, counts = _merged(centres, counts, histogram.width, levels)
+        if counts.sum() < _DENSE * len(counts):
+            method = "mse"
     if method == "percentile":
         low, high = _percentile(centres, counts, low, high, percentile)
     else:
-        error = _squared_error if method == "mse" else _divergence
         steps = levels // 2 if symmetric else levels
-        low, high = _search(centres, counts, low, high, steps, error, _SMALLEST[method])
+        whole = low, high
+        low, high = _search(centres, counts, *whole, steps, _squared_error, _SMALLEST["mse"])
+        if method == "entropy":
+            bound = _WORSE * _squared_error(centres, counts, low, high, steps)
+            ends = _search(centres, counts, *whole, steps, _divergence, _SMALLEST["entropy"])
+            if _squared_error(centres, counts, *ends, steps) <= bound:
+                low, high = ends
     return _even(low, high) if symmetric else (low, high)
+
+
+def _merged(centres: Array, counts: Array, width: float, levels: int) -> tuple[Array, Array]:
+    """Merge bins in pairs until they hold enough elements each, or until there are four a level."""
+    while counts.sum() < _DENSE * len(counts) and len(counts) > 4 * levels:
+        width *= 2
+        bins, place = np.unique(np.floor(centres / width), return_inverse=True)
+        merged = np.bincount(place, weights=counts)
+        ends = centres.min(), centres.max()
+        centres, counts = np.clip((bins + 0.5) * width, *ends), merged
+    return centres, counts
 
 
 def _even(low: float, high: float) -> tuple[float, float]:

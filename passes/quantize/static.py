@@ -73,7 +73,7 @@ class Static(Pass):
     )
     batch: int = option(1, help="samples in one calibration run, where their shapes allow it", minimum=1)
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     source: ClassVar[str] = (
         "Jacob et al. 2018 (arXiv:1712.05877); Migacz 2017, 8-bit Inference with TensorRT (entropy); "
         "Nagel et al. 2019, Data-Free Quantization (arXiv:1906.04721; bias correction, equalisation); "
