@@ -110,8 +110,6 @@ def store(module: Module, nodes: Iterable[ir.Node], options: Static) -> Stored:
         how: How = "read back"
         if operator == "LSTM" and options.recurrent == "integer":
             reason, how = _integer(editor, node), "integer"
-        elif operator == "ConvTranspose" and options.placement == "tensorrt":
-            reason = "TensorRT takes an int8 kernel only beside int8 activations, which are not placed here"
         else:
             reason = _REWRITES[operator](editor, node)
         if reason is None:

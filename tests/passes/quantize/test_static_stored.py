@@ -177,9 +177,6 @@ def test_transposed_convolutions(group: int, axis: int) -> None:
     assert rounding(before, after, 1 - axis) < 1.01
     assert drift(before, after, given) < 0.2
     assert any("ConvTranspose: weights in 8 bits" in note.message for note in notes)
-    kept, notes = quantized(before, given, placement="tensorrt")
-    assert "w" in {weight.name for weight in kept.weights()}
-    assert any("TensorRT takes an int8 kernel only" in note.message for note in notes)
 
 
 @pytest.mark.parametrize("behind", ["y = Relu(a)", "y = Identity(a)", "r = Relu(a) y = Conv(r, v)"])
