@@ -60,14 +60,16 @@ class Patches:
         """Return the weight as f64[groups, outputs, size]."""
         if not self.kernel:
             return np.asarray(weight if self.outputs_first else weight.T, np.float64)[None]
-        reals: NDArray[np.float64] = weight.astype(np.float64)
-        return reals.reshape(self.groups, weight.shape[0] // self.groups, self.size)
+        reals = np.asarray(weight, np.float64)
+        return reals.reshape((self.groups, int(weight.shape[0]) // self.groups, self.size))
 
     def join(self, rows: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
         """Return rows as a weight of the given shape."""
         if not self.kernel:
-            return rows[0] if self.outputs_first else rows[0].T
-        return rows.reshape(tuple(shape))
+            matrix: NDArray[Any] = rows[0]
+            return matrix if self.outputs_first else matrix.T
+        joined: NDArray[Any] = rows.reshape(tuple(shape))
+        return joined
 
     @staticmethod
     def _stride(outer: Sequence[int], samples: int, wanted: int) -> int:
