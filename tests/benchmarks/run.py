@@ -13,6 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = {
     "calibration": "calibration.py",
+    "prune": "prune.py",
     "simplify": "simplify.py",
     "memory": "memory.py",
     "compile": "compile.py",

@@ -62,7 +62,6 @@ def test_orders_that_can_hold_keep_every_promise(tmp_path: Path) -> None:
         "sparse_clustered": (PRUNE, CLUSTER, "simplify.rules()"),
         "all_static": (PRUNE, "simplify.rules()", CLUSTER, "simplify.rules()", STATIC, "simplify.rules()"),
         "all_dynamic": (CUT, PRUNE, CLUSTER, DYNAMIC, "simplify.rules()"),
-        "clustered_static": (CLUSTER, STATIC),
         "cut_clustered": (CLUSTER, "cluster.expand()", CUT),
         "halved": (PRUNE, CLUSTER, "convert.float16()"),
     }
