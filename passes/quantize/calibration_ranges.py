@@ -78,7 +78,7 @@ def _merged(centres: Array, counts: Array, width: float, levels: int) -> tuple[A
         bins, place = np.unique(np.floor(centres / width), return_inverse=True)
         merged = np.bincount(place, weights=counts)
         ends = centres.min(), centres.max()
-        centres, counts = np.clip((bins + 0.5) * width, *ends), merged
+        centres, counts = np.clip((bins + 0.5) * width, *ends), merged.astype(np.float64)
     return centres, counts
 
 
