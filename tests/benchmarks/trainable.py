@@ -4,9 +4,9 @@
 
 Each network (published weights, from the packages of tests/models.txt) is converted by the `torch` source; a step is
 forward, mean of squares, backward and SGD with momentum, on the same batch, in training mode on both sides. Steps of
-the two alternate, so that what else the machine does meets both; the median counts. Memory is the peak resident set of
-a process that makes five steps, less that of one that has loaded the same things and makes none. With `--device cuda`
-memory is what PyTorch's allocator had at most. Dropout is off on both sides: exported graphs have none.
+the two alternate, so that what else the machine does meets both; the median counts. Memory is by how much the peak
+resident set of a process that makes five steps exceeds what it had before them. With `--device cuda` memory is what
+PyTorch's allocator had at most. Dropout is off on both sides: exported graphs have none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import gc
 import importlib.util
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -188,28 +187,30 @@ def work(kind: str, name: str, path: Path, device: str, steps: int) -> None:
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
+        before = 0
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # loading's own peak is forgotten
+        before = _status("VmRSS")
     for _ in range(steps):
         step()
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else _peak()
-    print(peak)
+    print((torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")) - before)
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _status(key: str) -> int:
+    """Return a figure of this process in bytes, as Linux counts it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 def measure_memory(name: str, path: Path, device: str) -> dict[str, float]:
     """Return the peak bytes of each, over what it takes to have everything loaded."""
     found: dict[str, float] = {}
     for kind in ("native", "runner"):
-        peaks = []
-        for steps in (0, 5):
-            command = [sys.executable, __file__, "--work", kind, name, str(path), device, str(steps)]
-            # Without this, glibc keeps freed blocks according to its mood, and the peak with them.
-            environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-            peaks.append(int(done.stdout.split()[-1]))
-        found[f"{kind}_mb"] = (peaks[1] - (peaks[0] if device == "cpu" else 0)) / 1e6
+        command = [sys.executable, __file__, "--work", kind, name, str(path), device, "5"]
+        # Without this, glibc keeps freed blocks according to its mood, and the peak with them.
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        found[f"{kind}_mb"] = int(done.stdout.split()[-1]) / 1e6
     found["ratio"] = found["runner_mb"] / found["native_mb"]
     return found
 
