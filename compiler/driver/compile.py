@@ -15,7 +15,7 @@ from mopt.build.outcome import Failure
 from mopt.build.rows import Row
 from mopt.build.timing import Stopwatch
 from mopt.check import CheckResult, check
-from mopt.driver.launch import Launch, processes
+from mopt.driver.launch import Launch, processes, trains
 from mopt.driver.lock import only_one
 from mopt.driver.output import Output
 from mopt.driver.pipelines import PipelineRun, PipelineRunner
@@ -82,7 +82,7 @@ def compile_recipe(
     output_folder = options.output or Path("build") / path.stem
     store = Store(options.store or default_root())
     store.sweep()
-    launch = Launch() if processes() > 1 else None
+    launch = Launch() if processes() > 1 and trains(plan) else None
     try:
         with only_one(output_folder, reporter):
             output = Output(output_folder, store)

@@ -7,6 +7,7 @@ input from the store, which they share, run the pass beside it and drop the resu
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -17,7 +18,8 @@ from mopt.build.keys import Keys
 from mopt.build.measure import DataAccess
 from mopt.build.progress import SilentReporter
 from mopt.fingerprint import FileHashes
-from mopt.plan import make_plan
+from mopt.plan import Plan, make_plan
+from mopt.plugin import PluginError
 from mopt.store import Store, default_root
 
 if TYPE_CHECKING:
@@ -26,18 +28,32 @@ if TYPE_CHECKING:
 
 def processes() -> int:
     """Return how many processes were launched together; 1 for a plain command."""
-    return int(os.environ.get("WORLD_SIZE", "1") or 1)
+    # Schedulers set some of these for programs that are no part of a launch.
+    if not all(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
+        return 1
+    return int(os.environ["WORLD_SIZE"])
 
 
 def is_follower() -> bool:
     """Tell whether this process was launched to help another one train."""
-    return processes() > 1 and int(os.environ.get("RANK", "0") or 0) > 0
+    return processes() > 1 and int(os.environ["RANK"]) > 0
+
+
+def trains(plan: Plan) -> bool:
+    """Tell whether a plan has a step that processes could share."""
+    return any(step.operation is not None and step.operation.trains for step in plan.steps.values())
 
 
 class Launch:
-    """What the processes tell each other outside of training; the main one tells, the others listen."""
+    """What the processes tell each other outside of training; the main one tells, the others listen.
+
+    Raises:
+        PluginError: Accelerate is not installed.
+    """
 
     def __init__(self) -> None:
+        if importlib.util.find_spec("accelerate") is None:
+            raise PluginError("training in several processes needs Accelerate: pip install 'mopt[torch]'")
         from accelerate import PartialState
         from torch import distributed
 
@@ -72,10 +88,12 @@ def follow(path: Path, options: CompileOptions) -> int:
     checked = check(path, options.overrides)
     if checked.recipe is None or not checked.ok:
         return 0
+    recipe, plan = checked.recipe, make_plan(checked.recipe)
+    if not trains(plan):
+        return 0
     launch = Launch()
     try:
-        recipe, store = checked.recipe, Store(options.store or default_root())
-        plan, reporter = make_plan(recipe), SilentReporter()
+        store, reporter = Store(options.store or default_root()), SilentReporter()
         with tempfile.TemporaryDirectory() as logs:
             keys = Keys(recipe, FileHashes(store.root / "hashes.json"))
             executor = Executor(plan, store, keys, reporter, DataAccess(recipe).split, Path(logs))

@@ -25,7 +25,8 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 def generators_kept() -> Iterator[None]:
     """Leave the caller's generators as they were."""
     python, arrays = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
         try:
             yield
         finally:
