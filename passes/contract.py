@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from mopt.values import DataRef, LossRef, MetricRef
+from mopt.values import DataRef, LossRef, MetricRef, ModelRef
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
@@ -124,6 +124,13 @@ class Context(Protocol):
 
     def module(self, name: str) -> Module:
         """Return a declared model or an earlier pipeline's result (a teacher)."""
+
+    def recordings(self, model: ModelRef, data: DataRef) -> Path:
+        """Return a folder for what follows from a model's result and data alone (a teacher's outputs).
+
+        It need not exist yet. It outlives the step, and every step with an equal model and equal data gets the same
+        one: what is written there is found again. Several processes may use it at once.
+        """
 
     def progress(self, description: str, total: int | None = None) -> AbstractContextManager[Progress]:
         """Open a progress bar."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mopt.passes.contract import Promise
     from mopt.recipe import Recipe
     from mopt.runtime.contract import Loss, Metric, Split
-    from mopt.values import DataRef, LossRef, MetricRef
+    from mopt.values import DataRef, LossRef, MetricRef, ModelRef
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class StepContext:
     reporter: Reporter
     open_split: Callable[[DataRef], Split]
     load_model: Callable[[str], Module]
+    recorded_at: Callable[[ModelRef, DataRef], Path]
     recipe: Recipe
     checkpoints: Path
     promises: tuple[Promise, ...] = ()
@@ -49,6 +50,10 @@ class StepContext:
     def module(self, name: str) -> Module:
         """Return a declared model or an earlier pipeline's result."""
         return self.load_model(name)
+
+    def recordings(self, model: ModelRef, data: DataRef) -> Path:
+        """Return a folder for what follows from a model's result and data alone; it outlives the step."""
+        return self.recorded_at(model, data)
 
     def progress(self, description: str, total: int | None = None) -> AbstractContextManager[Activity]:
         """Open a progress bar."""

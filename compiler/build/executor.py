@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from mopt.build.context import StepContext
 from mopt.build.contracts import ContractError, check_interface, check_promises, check_valid, inherited
 from mopt.build.grids import check_grids
-from mopt.build.keys import Keys, model_references
+from mopt.build.keys import Keys
 from mopt.build.outcome import Failure, Outcome, promise_record
 from mopt.passes.contract import Note, PassError
 from mopt.plan import Plan, PlanStep
+from mopt.plan.references import model_references
 from mopt.plan.render import call_text
 from mopt.runtime.contract import DataError, SourceError
 from mopt.store.files import StoreError, write_atomically
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mopt.ir import Module
     from mopt.runtime.contract import Split
     from mopt.store import Store
-    from mopt.values import DataRef
+    from mopt.values import DataRef, ModelRef
 
 
 _ROUNDING = 1e-6
@@ -279,10 +280,15 @@ class Executor:
             reporter=self._reporter,
             open_split=self._open_split,
             load_model=self.load,
+            recorded_at=self._recorded_at,
             recipe=recipe,
             checkpoints=self._store.checkpoints(key),
             promises=promises,
         )
+
+    def _recorded_at(self, model: ModelRef, data: DataRef) -> Path:
+        snapshot = self.outcome(self._step_of(model.name)).snapshot
+        return self._store.recordings(self._keys.recording(snapshot or "", data))
 
     # -- failures
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import mopt
 from mopt.fingerprint import FileHashes, fingerprint
+from mopt.plan.references import references
 from mopt.recipe import Recipe
 from mopt.runtime.contract import Sizes
 from mopt.store.files import digest_of
-from mopt.values import DataRef, LossRef, MetricRef, ModelRef
+from mopt.values import DataRef, ModelRef
 
 _SHARED = ("ir", "rewrite", "analysis")
 """The parts of mopt that every pass, source and target stands on."""
@@ -89,16 +90,20 @@ class Keys:
 
     def step(self, operation: Any, parent: str, models: Mapping[str, str], promises: Any) -> str:
         """Key of a pass on a snapshot. `models` gives the snapshots of the models its options name."""
-        references = {}
-        for value in _references(operation):
+        named = {}
+        for value in references(operation):
             match value:
                 case DataRef():
-                    references[str(value)] = self.data(value)
+                    named[str(value)] = self.data(value)
                 case ModelRef():
-                    references[value.name] = models[value.name]
+                    named[value.name] = models[value.name]
                 case _:
-                    references[value.name] = self.metric(value.name)
-        return digest_of(["step", parent, self.plugin(operation), references, promises])
+                    named[value.name] = self.metric(value.name)
+        return digest_of(["step", parent, self.plugin(operation), named, promises])
+
+    def recording(self, snapshot: str, data: DataRef) -> str:
+        """Key of what a snapshot puts out on data."""
+        return digest_of(["recording", snapshot, self.data(data)])
 
     def artifact(self, target: Any, snapshot: str, sizes: Sizes | None) -> str:
         """Key of what a target emits for a snapshot, at sizes if it depends on them."""
@@ -110,22 +115,3 @@ class Keys:
             field = {"data": "source", "metrics": "metric", "losses": "loss"}[kind]
             self._prints[kind, name] = self.plugin(getattr(getattr(self._recipe, kind)[name], field))
         return self._prints[kind, name]
-
-
-def _references(value: Any) -> Iterator[Any]:
-    if isinstance(value, (DataRef, LossRef, MetricRef, ModelRef)):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _references(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _references(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from _references(getattr(value, field.name))
-
-
-def model_references(operation: Any) -> tuple[str, ...]:
-    """Return the names of the models and pipelines that a pass's options refer to."""
-    return tuple(dict.fromkeys(ref.name for ref in _references(operation) if isinstance(ref, ModelRef)))

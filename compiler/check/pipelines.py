@@ -199,6 +199,8 @@ class Pipelines:
         conditions = Conditions(
             around, lambda pipeline, metric: self._evaluated(self.state(pipeline) if pipeline else start.names, metric)
         )
+        parent = self._parent_name(node, start)
+        around.references.parent = parent
         steps: list[Step | Requirement] = []
         chain = start.chain
         for step in node.steps:
@@ -216,7 +218,7 @@ class Pipelines:
                 chain = chain.after(cls, call.name, call.name_span, self._report)
             if operation is not None:
                 steps.append(Step(operation, _place(call)))
-        parent = self._parent_name(node, start)
+        around.references.parent = None
         self._names[start.name] = start.names
         self.done[start.name] = PipelineDecl(
             start.name, start.declared, parent, tuple(steps), start.taken.texts, _place(node.name)

@@ -27,7 +27,12 @@ class Variant:
 
 
 class References:
-    """Resolves names. `here` is the pipeline being checked: what is declared after it can't be referred to."""
+    """Resolves names.
+
+    Attributes:
+        here: the pipeline being checked: what is declared after it can't be referred to.
+        parent: what the variant being checked starts from, which `parent` means there; "" if that is wrong.
+    """
 
     def __init__(
         self, scope: Scope, overridden: Mapping[str, syntax.Value], unsound: frozenset[str] = frozenset()
@@ -37,6 +42,7 @@ class References:
         self._unsound = unsound
         self.variants: dict[str, list[Variant]] = {}
         self.here: Symbol | None = None
+        self.parent: str | None = None
         self.use_builtin: Callable[[str, str, syntax.Reference], bool] = lambda *_: True
 
     def parameter(self, symbol: Symbol) -> syntax.Value | None:
@@ -95,6 +101,8 @@ class References:
 
     def model(self, node: syntax.Value, site: Site, around: Surroundings) -> ModelRef | Failed:
         """Resolve a model or an earlier pipeline."""
+        if self.parent is not None and isinstance(node, syntax.Reference) and self._is_parent(node):
+            return ModelRef(self.parent) if self.parent else FAILED
         symbol = self._symbol(node, ("model", "pipeline"), "a model or a pipeline", site, around)
         if not isinstance(symbol, Symbol):
             return symbol
@@ -105,6 +113,9 @@ class References:
             return ModelRef(symbol.name)
         name = self.variant(symbol, node, site, around)
         return ModelRef(name) if name is not None else FAILED
+
+    def _is_parent(self, node: syntax.Reference) -> bool:
+        return node.text == "parent" and node.slice is None and self._scope.get("parent") is None
 
     def variant(self, symbol: Symbol, node: syntax.Reference, site: Site, around: Surroundings) -> str | None:
         """Return the name of the expansion of a pipeline that a reference means."""

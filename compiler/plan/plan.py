@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mopt.plan.references import model_references
 from mopt.plugin import canonical
 from mopt.recipe import ModelDecl, Recipe, Requirement
 from mopt.store.files import digest_of
@@ -116,6 +117,9 @@ def make_plan(recipe: Recipe) -> Plan:
                 stops.append(Stop(current, item))
                 continue
             number += 1
+            for name in model_references(item.operation):  # a teacher that no pipeline starts from
+                if name in recipe.models:
+                    model_step(recipe.models[name])
             identity = digest_of(["step", current, canonical(item.operation)])
             steps.setdefault(
                 identity,

@@ -2,7 +2,7 @@
 
 Layout below its root: `tensors/` (one file a tensor), `snapshots/` (graphs), `records/<kind>/` (JSON: finished
 steps, measurements), `artifacts/` (folders a target emitted), `checkpoints/` (where unfinished steps stopped),
-`tmp/` (work in progress).
+`recordings/` (what models put out on data), `tmp/` (work in progress).
 """
 
 from __future__ import annotations
@@ -114,6 +114,13 @@ class Store:
         """Remove a finished step's checkpoints."""
         shutil.rmtree(self.checkpoints(key), ignore_errors=True)
 
+    def recordings(self, key: str) -> Path:
+        """Return the folder for what a model puts out on data; it may not exist yet."""
+        folder = self.root / "recordings" / key[:2] / key
+        with contextlib.suppress(OSError):  # it is not there, or on a disk that can only be read
+            os.utime(folder)
+        return folder
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Open an empty folder on the store's disk; what is left in it is removed on leaving."""
@@ -125,12 +132,12 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what killed processes left in `tmp/`, and checkpoints that nobody came back for in a month."""
+        """Remove what killed processes left in `tmp/`; checkpoints and recordings that nobody used for a month."""
         for folder in (self.root / "tmp").iterdir():
             owner = folder.name.partition("-")[0]
             if owner.isdigit() and not _alive(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)
-        for folder in (self.root / "checkpoints").glob("*/*"):
+        for folder in (*(self.root / "checkpoints").glob("*/*"), *(self.root / "recordings").glob("*/*")):
             with contextlib.suppress(OSError):  # another process may be removing it
                 if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER:
                     shutil.rmtree(folder, ignore_errors=True)
