@@ -146,11 +146,13 @@ def profile_command(
     (`build/quickstart`, all its pipelines); an engine; or a model that a recipe declares, run by its own framework
     (`recipes/quickstart.mopt:digits`).
     """
-    from mopt.driver.profile_chart import FORMATS, draw
+    from mopt.driver.profile_chart import FORMATS, draw, require_matplotlib
     from mopt.driver.profiling import Request, profile_models
 
     if chart is not None and chart.suffix not in FORMATS:
         raise click.UsageError(f"--chart {chart}: a chart is written as {', '.join(FORMATS)}")
+    if chart is not None:
+        require_matplotlib()
     request = Request(
         models, batches, runs, warmup, precision / 100, seconds, threads, provider,
         {name: _size(name, text) for name, text in overrides(bind, "--bind").items()},

@@ -13,20 +13,28 @@ if TYPE_CHECKING:
 FORMATS: Final = (".svg", ".png", ".pdf")
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """Write the chart as SVG, PNG or PDF, by the file's ending.
-
-    The x axis is the dimension that takes most sizes, the batch where none takes more.
+def require_matplotlib() -> None:
+    """Check that charts can be drawn, before anything is timed for one.
 
     Raises:
         TargetError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise TargetError("a chart needs matplotlib", missing=True, help='pip install "mopt[charts]"') from error
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise TargetError("a chart needs matplotlib", missing=True, help='pip install "mopt[charts]"')
+
+
+def draw(comparison: Comparison, path: Path) -> None:
+    """Write the chart as SVG, PNG or PDF, by the file's ending.
+
+    The x axis is the dimension that takes most sizes, the batch where none takes more.
+    """
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     # No clock and no random names in the file: the same figures draw the same bytes.
     matplotlib.rcParams["svg.hashsalt"] = "mopt"
     axis, others = _axis(comparison)
