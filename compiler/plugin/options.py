@@ -43,22 +43,29 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     factory: Any = MISSING,
+    keyword: Any = MISSING,
 ) -> Any:
-    """Declare an option: a dataclass field with help and bounds; required without `default` or `factory`."""
+    """Declare an option: a dataclass field with help and bounds; required without `default` or `factory`.
+
+    `keyword` is the field's `kw_only`: by default what its class says.
+    """
     metadata = {"help": help, "minimum": minimum, "maximum": maximum}
     if factory is not MISSING:
-        return dataclasses.field(default_factory=factory, metadata=metadata)
+        return dataclasses.field(default_factory=factory, metadata=metadata, kw_only=keyword)
     if default is MISSING:
-        return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+        return dataclasses.field(metadata=metadata, kw_only=keyword)
+    return dataclasses.field(default=default, metadata=metadata, kw_only=keyword)
 
 
 @functools.cache
 def schema(cls: type) -> tuple[Option, ...]:
-    """Return the options of a plug-in class in declaration order (positional arguments fill them in that order)."""
+    """Return the options of a plug-in class in declaration order (positional arguments fill them in that order).
+
+    Those of keyword-only fields come last, so that a base class can add options behind a subclass's own.
+    """
     hints = typing.get_type_hints(cls)
     options = []
-    for field in dataclasses.fields(cls):
+    for field in sorted(dataclasses.fields(cls), key=lambda field: field.kw_only is True):
         if not field.init:
             continue
         default = field.default

@@ -17,13 +17,21 @@ from numpy.typing import NDArray
 
 
 class Estimate:
-    """The share of a module's parameters or MACs that a cut takes away."""
+    """The share of a module's parameters or MACs that a cut takes away.
 
-    def __init__(self, module: Module, couplings: Couplings, of: str, bindings: Mapping[str, int]) -> None:
+    Args:
+        whole: what the share is one of; by default what the module has.
+    """
+
+    def __init__(
+        self, module: Module, couplings: Couplings, of: str, bindings: Mapping[str, int], whole: float | None = None
+    ) -> None:
         self._c = couplings
         self._of = of
         counted = cost(module, bindings)
-        self.total = counted.parameters if of == "parameters" else counted.macs
+        now = counted.parameters if of == "parameters" else counted.macs
+        self.total = now if whole is None else whole
+        self._gone = self.total - now
         self._macs = [
             (node, macs) for node in module.graph if (macs := counted.per_node[node.name or ""].macs) > 0
         ] if of == "macs" else []  # fmt: skip
@@ -38,7 +46,7 @@ class Estimate:
             lost = sum(weight.size * (1 - _share(masks, weight.value)) for weight in self._weights)
         else:
             lost = sum(macs * (1 - self._node(masks, node)) for node, macs in self._macs)
-        return lost / self.total
+        return (self._gone + lost) / self.total
 
     def _node(self, masks: Masks, node: ir.Node) -> float:
         """Return the share of a node's MACs that stays: each is a product of sizes."""

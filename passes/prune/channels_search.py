@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -43,9 +44,16 @@ def by_cost(at: Callable[[float], list[Atoms]], estimate: Estimate, amount: floa
     return best
 
 
-def by_time(
-    at: Callable[[float], list[Atoms]], measure: Callable[[Atoms], Measured], amount: float
-) -> tuple[list[Atoms], Note]:
+@dataclass(frozen=True)
+class TimedCut:
+    """A cut found by timing: the share of the channels, what goes of each group, and what was measured."""
+
+    share: float
+    taken: list[Atoms]
+    note: Note
+
+
+def by_time(at: Callable[[float], list[Atoms]], measure: Callable[[Atoms], Measured], amount: float) -> TimedCut:
     """Return the smallest cut found whose measured time is down by the amount, and what was measured.
 
     A cut counts only where the whole confidence interval of its ratio does. Time does not fall evenly with channels,
@@ -81,4 +89,4 @@ def by_time(
         f"{found.high:.2f}), {found.milliseconds:.3g} ms a run, onnxruntime on one thread of this machine's CPU; "
         f"{len(tried)} cuts were timed, and another machine may choose another"
     )
-    return taken, note
+    return TimedCut(high / _GRID, taken, note)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from mopt.passes.contract import Context, Pass, PassResult, Sparsity
+from mopt.passes.contract import Context, PassResult, Sparsity
+from mopt.passes.prune.gradual import Gradual
 from mopt.plugin import option, register
 from mopt.values import Globs, Ratio
 
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
 
 @register("prune.magnitude")
 @dataclass(frozen=True)
-class Magnitude(Pass):
-    """Zero the weights of smallest magnitude (unstructured, one-shot).
+class Magnitude(Gradual):
+    """Zero the weights of smallest magnitude (unstructured), at once or in steps with training in between.
 
     Exactly `ceil(amount × n)` of the `n` elements in scope are zero afterwards, those that were zero before
     included; among equals the earlier weight, and in it the earlier element, goes first. Neither the file nor the
-    time shrinks by itself: compressed size does, and later passes keep the zeros.
+    time shrinks by itself: compressed size does, and later passes keep the zeros. With `steps`, each step zeroes what
+    is smallest by then, and zeros stay zero while the others train.
     """
 
     amount: Ratio = option(help="share of the elements to be zero", minimum=0, maximum=1)
@@ -33,7 +35,10 @@ class Magnitude(Pass):
         (), help="further kinds of weight to prune, beside those of convolutions, matrix products and recurrent layers"
     )
 
-    source: ClassVar[str] = "Han et al. 2015, Learning both Weights and Connections (arXiv:1506.02626)"
+    source: ClassVar[str] = (
+        "Han et al. 2015, Learning both Weights and Connections (arXiv:1506.02626); "
+        "steps: Zhu & Gupta 2017 (arXiv:1710.01878)"
+    )
     gives: ClassVar[tuple[str, ...]] = ("sparsity",)
     # A zero may be one value more than a weight was promised to have.
     breaks: ClassVar[tuple[str, ...]] = ("clusters",)
@@ -44,12 +49,19 @@ class Magnitude(Pass):
         """Prune `module` in place.
 
         Raises:
-            PassError: nothing can be pruned, `only` matches nothing, or a weight holds a NaN or an infinity.
+            PassError: nothing can be pruned, `only` matches nothing, or a weight holds a NaN or an infinity; with
+                `steps`, whatever `tune` raises.
         """
-        del context
         from mopt.passes.prune.magnitude_run import prune
 
-        return prune(module, self)
+        if self.steps is None:
+            return prune(module, self, self.amount)
+        from mopt.passes.prune.gradual_run import gradually
+
+        def reach(current: Module, share: float, _: Context) -> PassResult:
+            return prune(current, self, share * self.amount)
+
+        return gradually(module, self, context, reach, self.promises)
 
     def promises(self, before: Module, after: Module) -> tuple[Sparsity, ...]:
         """Promise, for every weight that was in scope, the share of zeros it has now."""

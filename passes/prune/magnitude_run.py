@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mopt.passes.prune.magnitude import Magnitude
 
 
-def prune(module: Module, options: Magnitude) -> PassResult:
-    """Zero what `options` asks for, in place. See `Magnitude.run`."""
+def prune(module: Module, options: Magnitude, amount: float) -> PassResult:
+    """Zero this share of what `options` is about, in place. See `Magnitude.run`."""
     found = candidates(module, options.only, options.skip, options.include)
     chosen = [candidate.weight for candidate in found if candidate.skipped is None]
     if not chosen:
@@ -30,7 +30,7 @@ def prune(module: Module, options: Magnitude) -> PassResult:
     modified, total, zeros = False, 0, 0
     for group in groups:
         size = sum(weight.size for weight in group)
-        count = share(options.amount, size)
+        count = share(amount, size)
         masks = smallest([weight.numpy for weight in group], count)
         for weight, mask in zip(group, masks, strict=True):
             array = weight.numpy()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mopt.passes.contract import Context, Pass, PassResult, Sparsity
+from mopt.passes.contract import Context, PassResult, Sparsity
+from mopt.passes.prune.gradual import Gradual
 from mopt.plugin import option, register
 from mopt.values import Globs, NofM
 
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 
 @register("prune.nm")
 @dataclass(frozen=True)
-class NM(Pass):
+class NM(Gradual):
     """Keep the N largest of every M consecutive weights along the axis that a product sums over.
 
     That axis is what sparse kernels want (TensorRT, cuSPARSELt): the input channels of a `Conv`, for each output
     channel and each position of the kernel; K of a `Gemm` or `MatMul`, for each output. Among equals the earlier
     element goes first. Weights whose axis M does not divide, or which no such kernel reads (transposed convolutions,
-    recurrent layers), are left alone and named in a note.
+    recurrent layers), are left alone and named in a note. With `steps`, each step zeroes a share of what the pattern
+    takes from each weight, smallest first, and trains; the last step completes the pattern.
     """
 
     pattern: NofM = option(NofM(2, 4), help="how many of how many neighbours stay")
@@ -40,12 +42,18 @@ class NM(Pass):
 
         Raises:
             PassError: the pattern keeps nothing or everything, nothing can be pruned, `only` matches nothing, or a
-                weight holds a NaN or an infinity.
+                weight holds a NaN or an infinity; with `steps`, whatever `tune` raises.
         """
-        del context
         from mopt.passes.prune.nm_run import prune
 
-        return prune(module, self)
+        if self.steps is None:
+            return prune(module, self)
+        from mopt.passes.prune.gradual_run import gradually
+
+        def reach(current: Module, share: float, _: Context) -> PassResult:
+            return prune(current, self, share)
+
+        return gradually(module, self, context, reach, self.promises)
 
     def promises(self, before: Module, after: Module) -> tuple[Sparsity, ...]:
         """Promise, for every weight that was in scope, the share of zeros it has now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from mopt.passes.prune.nm import NM
 
 
-def prune(module: Module, options: NM) -> PassResult:
-    """Zero what `options` asks for, in place. See `NM.run`."""
+def prune(module: Module, options: NM, share: float = 1.0) -> PassResult:
+    """Zero this share of what the pattern takes, in place. See `NM.run`."""
     keep, of = options.pattern.n, options.pattern.m
     if not 0 < keep < of:
         raise PassError(
@@ -35,6 +36,8 @@ def prune(module: Module, options: NM) -> PassResult:
     for weight, axis in chosen:
         array = weight.numpy()
         mask = smallest_of_each(array, axis, keep, of)
+        if share < 1:
+            mask = _smallest_marked(array, mask, share)
         if np.any(array[mask]):
             array = np.where(mask, array.dtype.type(0), array)
             weight.replace(array)
@@ -42,7 +45,10 @@ def prune(module: Module, options: NM) -> PassResult:
         total += array.size
         zeros += array.size - int(np.count_nonzero(array))
     notes = [
-        Note(f"{len(chosen)} weights are {options.pattern} sparse: {zeros:,} of {total:,} elements are zero"),
+        Note(
+            f"{len(chosen)} weights are {options.pattern} sparse{f' by {share:.0%}' if share < 1 else ''}: "
+            f"{zeros:,} of {total:,} elements are zero"
+        ),
         *left_alone(reasons),
         *idle_patterns(found, options.only, options.skip),
     ]
@@ -58,6 +64,15 @@ def smallest_of_each(array: NDArray[Any], axis: int, keep: int, of: int) -> NDAr
     marked = np.zeros(groups.shape, bool)
     np.put_along_axis(marked, order[..., : of - keep], True, axis=-1)
     return np.moveaxis(marked.reshape(moved.shape), -1, axis)
+
+
+def _smallest_marked(array: NDArray[Any], mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """Return a mask of the share of the marked elements whose magnitudes are smallest, earlier ones first."""
+    at = np.flatnonzero(mask)
+    order = np.argsort(np.abs(array.reshape(-1)[at]).astype(np.float64), kind="stable")
+    some = np.zeros(array.size, bool)
+    some[at[order[: math.ceil(share * len(at) - 1e-9 * len(at))]]] = True
+    return some.reshape(array.shape)
 
 
 def sparsity(before: Module, after: Module, options: NM) -> tuple[Sparsity, ...]:

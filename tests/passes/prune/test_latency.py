@@ -60,7 +60,7 @@ def test_the_search_ends_at_the_first_share_that_holds(enough):
         low = 0.5 if len(atoms) >= enough else 0.9
         return Measured(low, low, low, 1.0)
 
-    taken, _ = by_time(at, measure, 0.3)
+    taken = by_time(at, measure, 0.3).taken
     assert len(taken[0]) == enough
 
 
