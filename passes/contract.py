@@ -147,6 +147,8 @@ class Pass:
         equivalence: the largest relative error of the outputs against the module before the pass, checked on
             seeded inputs after it ran; None for a lossy pass, whose drift is measured and reported only.
         dtypes_may_change: True if the pass may change the interface's element types.
+        specialises: True if the model is afterwards right for some of its sizes or values alone: dynamic sizes may
+            become fixed ones, and outputs are not compared.
         gives: kinds of promise this pass makes (`"sparsity"`, `"clusters"`), for the static checker.
         breaks: kinds of promise of earlier passes that do not hold after it.
         needs_float: it can't work on a graph that is quantised already.
@@ -168,6 +170,7 @@ class Pass:
     tools: ClassVar[tuple[str, ...]] = ()
     equivalence: ClassVar[float | None] = None
     dtypes_may_change: ClassVar[bool] = False
+    specialises: ClassVar[bool] = False
     gives: ClassVar[tuple[str, ...]] = ()
     breaks: ClassVar[tuple[str, ...]] = ()
     needs_float: ClassVar[bool] = False

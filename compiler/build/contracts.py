@@ -37,10 +37,12 @@ def check_valid(after: Module) -> None:
         raise ContractError(f"the graph is not valid any more: {shown}{more}")
 
 
-def check_interface(before: Module, after: Module, *, dtypes_may_change: bool) -> None:
+def check_interface(
+    before: Module, after: Module, *, dtypes_may_change: bool, sizes_may_be_fixed: bool = False
+) -> None:
     """Check that inputs and outputs kept names, order, ranks, fixed sizes and (unless excused) element types.
 
-    A size that was dynamic may become fixed only where the pass is allowed to change the interface too.
+    A size of an input that was dynamic may become fixed only with `sizes_may_be_fixed`.
 
     Raises:
         ContractError: naming the input or output and both forms.
@@ -54,7 +56,11 @@ def check_interface(before: Module, after: Module, *, dtypes_may_change: bool) -
         for was, now in zip(old, new, strict=True):
             if was.dtype != now.dtype and not dtypes_may_change:
                 raise ContractError(f"{side[:-1]} `{was.name}` changed from {was.dtype} to {now.dtype}")
-            if was.ranked and now.ranked and not _same_shape(was.shape, now.shape, exact=side == "inputs"):
+            if (
+                was.ranked
+                and now.ranked
+                and not _same_shape(was.shape, now.shape, exact=side == "inputs" and not sizes_may_be_fixed)
+            ):
                 raise ContractError(
                     f"{side[:-1]} `{was.name}` changed its shape from {_shape(was.shape)} to {_shape(now.shape)}"
                 )

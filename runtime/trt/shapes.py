@@ -50,7 +50,8 @@ def plans(module: Module, declared: Mapping[str, Sequence[int]], sizes: Sizes | 
     dimensions = dynamic_dimensions(module)
     known = {dimension.key for dimension in dimensions}
     fixed = {key: _declared(key, given) for key, given in declared.items()}
-    if declared and not known & set(declared):
+    ranges = {key for key, sizes in fixed.items() if sizes[0] != sizes[2]}  # others may be bound in the graph already
+    if ranges and not known & set(declared):
         names = ", ".join(f"`{name}`" for name in sorted(known)) or "none"
         asked = ", ".join(f"`{name}`" for name in declared)
         raise TargetError(f"`profile` names {asked}; the model's dynamic dimensions are {names}")

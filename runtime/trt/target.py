@@ -43,6 +43,9 @@ class TrtTarget(Target):
     profile: Mapping[str, tuple[int, ...]] = option(
         factory=dict, help="sizes of dynamic dimensions: `{N: [1, 1, 8], W: [32, 320, 1280]}` as [min, opt, max]"
     )
+    values: Mapping[str, float] = option(
+        factory=dict, help="inputs that always have one value: `{sr: 16000}`; what depends on them is folded"
+    )
     workspace: ByteSize = option(_UNLIMITED, help="most scratch memory of a layer on the GPU; 0: TensorRT's choice")
     level: int = option(3, minimum=0, maximum=5, help="how hard the builder searches")
     tf32: bool = option(False, help="let float32 convolutions and products round to TF32")
@@ -64,9 +67,15 @@ class TrtTarget(Target):
     def prepare(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """Ask for dense weights, quantisation in TensorRT's terms, and a float16 graph where fp16 is wanted.
 
-        The interface stays float32. Each pass leaves a graph alone that has nothing for it to do.
+        What the profile fixes at one size, and `values`, go into the graph, so that branches on them are decided
+        before TensorRT sees them. The interface stays float32. Each pass leaves a graph alone that has nothing for it
+        to do.
         """
-        lowered: tuple[tuple[str, Mapping[str, Any]], ...] = (("cluster.expand", {}), ("convert.tensorrt", {}))
+        fixed = {key: sizes[0] for key, sizes in self.profile.items() if len(set(sizes)) == 1}
+        bound: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+        if fixed or self.values:
+            bound = (("convert.bind", {"sizes": fixed, "values": dict(self.values)}), ("simplify.rules", {}))
+        lowered = (*bound, ("cluster.expand", {}), ("convert.tensorrt", {}))
         return (*lowered, ("convert.float16", {"scales": True})) if self.precision == "fp16" else lowered
 
     def emit(self, module: Module, folder: Path, sizes: Sizes | None = None) -> Artifact:
