@@ -20,6 +20,7 @@ BENCHMARKS = {
     "trainable": "trainable.py",
     "profiler": "profiler.py",
     "engines": "engines.py",
+    "gpu": "gpu.py",
     "quantize_mobilenet": "quantize_mobilenet.py",
     "quantize_recurrent": "quantize_recurrent.py",
 }
