@@ -384,7 +384,6 @@ def test_nothing_asked_changes_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"criterion": "taylor"}, "needs gradients"),
         ({"amount": 1}, "whole layers"),
         ({"only": ("nowhere*",)}, "`only` matches no layer"),
         ({"skip": ("*",)}, "named by `skip`"),
