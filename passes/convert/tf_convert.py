@@ -32,6 +32,7 @@ def start(seed: int) -> None:
     tf.config.set_visible_devices([], "GPU")
     tf.keras.utils.set_random_seed(seed % 2**31)
     _order_sets_of_nodes()
+    _teach_erfc()
 
 
 def convert_function(
@@ -184,6 +185,30 @@ def _order_sets_of_nodes() -> None:
         return int(node.__dict__.setdefault("_mopt_serial", next(serial)))
 
     Node.__hash__ = number
+
+
+def _teach_erfc() -> None:
+    """Teach tf2onnx `Erfc`, which TensorFlow's exact GELU is made of and which tf2onnx passes on as it is."""
+    import numpy as np
+    from tf2onnx import utils
+    from tf2onnx.handler import tf_op
+
+    class Erfc:
+        """1 - erf(x)."""
+
+        @classmethod
+        def version_9(cls, graph: Any, node: Any, **_: Any) -> None:
+            dtype = graph.get_dtype(node.input[0])
+            one = graph.make_const(utils.make_name("one"), np.ones((), utils.map_onnx_to_numpy_type(dtype)))
+            erf = graph.make_node("Erf", [node.input[0]], dtypes=[dtype])
+            shapes, dtypes = node.output_shapes, node.output_dtypes
+            graph.remove_node(node.name)
+            graph.make_node(
+                "Sub", [one.output[0], erf.output[0]], outputs=node.output, name=node.name,
+                shapes=shapes, dtypes=dtypes,
+            )  # fmt: skip
+
+    tf_op("Erfc")(Erfc)
 
 
 def _attempt(run: Callable[[Mapping[str, Any]], Arrays], feeds: Mapping[str, Any]) -> None:

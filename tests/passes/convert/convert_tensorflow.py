@@ -84,6 +84,10 @@ def cases(work):
     weights = at("recogniser.weights.h5")
     yield "factory", KerasSource(factory("recogniser"), image, weights), lambda: recogniser, lines
     pairs = {"left": [draw(0, 1, 4), draw(1, 3, 4)], "right": [draw(2, 1, 4), draw(3, 3, 4)]}
+    encoder = keras_nets.encoder()
+    encoder.save(work / "encoder.keras")
+    states = {"x": [draw(0, 1, 6, 8), draw(1, 3, 6, 8)]}
+    yield "encoder", KerasSource(at("encoder.keras")), lambda: encoder, states
     yield "two inputs", KerasSource(at("two.keras")), lambda: two, pairs
     pitch = SavedModelSource(PITCH, types(audio="f32 N 43844 1"))
     yield "basic-pitch", pitch, None, {"audio": [sound(1), sound(3)]}

@@ -65,7 +65,7 @@ def test_interface_is_as_declared_and_dynamic(name, converted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fer", "cifar", "keras file", "factory", "two inputs", "savedmodel"])
+@pytest.mark.parametrize("name", ["fer", "cifar", "keras file", "factory", "two inputs", "encoder", "savedmodel"])
 def test_graph_computes_what_keras_computes_at_two_batch_sizes(name, converted, run_onnx, close):
     arrays = np.load(converted / name / "reference.npz")
     batches = set()

@@ -25,6 +25,14 @@ def two_inputs():
     return keras.Model([left, right], {"total": total, "joined": joined})
 
 
+def encoder():
+    """A block as BERT has it: attention, and the exact GELU, which TensorFlow makes of Erfc."""
+    x = keras.Input((6, 8), name="x")
+    states = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(2, 4)(x, x)]))
+    inner = layers.Dense(8)(layers.Dense(16, activation="gelu")(states))
+    return keras.Model(x, layers.LayerNormalization()(layers.Add()([states, inner])), name="encoder")
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
