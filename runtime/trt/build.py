@@ -87,15 +87,29 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
             tensor = get(index)
             facts[kind].append({"name": tensor.name, "dtype": tensor.dtype.name, "shape": list(tensor.shape)})
     failures: list[dict[str, Any]] = []
+    warnings: list[str] = []
     for number, shapes in enumerate(request["profiles"]):
         log.errors.clear()
         log.layers.clear()
-        engine = builder.build_serialized_network(network, _config(trt, builder, network, request, shapes))
+        config = _config(trt, builder, network, request, shapes)
+        cache = Path("timing.cache")
+        if cache.exists():
+            kept = _timings(config, cache.read_bytes(), warnings)
+        engine = builder.build_serialized_network(network, config)
         if engine is not None:
+            if cache.exists():
+                cache.write_bytes(memoryview(kept.serialize()))
             with Path("model.engine").open("wb") as stream:
                 stream.write(memoryview(engine))
-            return {"ok": True, "profile": number, "refused": failures, "layer_lists": log.layers, **facts}
-        failures.append({"node": "", "operator": "", "message": log.errors[-1] if log.errors else "no reason given"})
+            return {
+                "ok": True,
+                "profile": number,
+                "refused": failures,
+                "layer_lists": log.layers,
+                "warnings": warnings,
+                **facts,
+            }
+        failures.append({"node": "", "operator": "", "message": "\n".join(dict.fromkeys(log.errors))})
     return {"ok": False, "stage": "build", "errors": failures, **facts}
 
 
@@ -107,6 +121,12 @@ def _config(trt: Any, builder: Any, network: Any, request: dict[str, Any], shape
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # names of nodes in the engine and in the log
     if not request["timing_cache"] and hasattr(trt.BuilderFlag, "DISABLE_TIMING_CACHE"):
         config.set_flag(trt.BuilderFlag.DISABLE_TIMING_CACHE)
+    if request["refit"]:
+        config.set_flag(trt.BuilderFlag.REFIT)
+    if request["version_compatible"]:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if request["hardware"] != "none":
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, request["hardware"].upper())
     if not request["tf32"] and hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)
     if request["capabilities"] and hasattr(config, "num_compute_capabilities"):
@@ -124,6 +144,16 @@ def _config(trt: Any, builder: Any, network: Any, request: dict[str, Any], shape
             profile.set_shape(tensor.name, *shapes[tensor.name])
         config.add_optimization_profile(profile)
     return config
+
+
+def _timings(config: Any, stored: bytes, warnings: list[str]) -> Any:
+    """Give the builder the timings of earlier builds, or none where it does not take them; return its cache."""
+    kept = config.create_timing_cache(stored)
+    if kept is None or not config.set_timing_cache(kept, False):
+        warnings.append("the timing cache is of another GPU or version and is made anew")
+        kept = config.create_timing_cache(b"")
+        config.set_timing_cache(kept, False)
+    return kept
 
 
 def _parser_errors(parser: Any) -> list[dict[str, Any]]:

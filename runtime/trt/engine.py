@@ -10,17 +10,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mopt.runtime.contract import TargetError
+from mopt.runtime.gpu import gpus
 from mopt.runtime.trt.layers import LAYERS, write_layers
 from mopt.runtime.trt.library import Found
+from mopt.runtime.trt.refusal import readable, refusal
 from mopt.runtime.trt.shapes import Plan
+from mopt.runtime.trt.timing import NONE_HERE, cache_file, read_cache, write_cache
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
+
+
+_RECORDED: Final = ("workspace", "level", "tf32", "timing_cache", "refit", "version_compatible", "hardware")
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,16 @@ class Settings:
     level: int
     tf32: bool
     timing_cache: bool
+    refit: bool = False
+    version_compatible: bool = False
+    hardware: str = "none"
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 def build_engine(
     module: Module, found: Found, settings: Settings, profiles: Sequence[Plan], folder: Path
-) -> tuple[tuple[Path, ...], Plan]:
-    """Write an engine, its description and its layers into a folder; return the files and the profile it is for.
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Write an engine, its description and its layers into a folder; return the files and what a reader should know.
 
     The files are `model.engine`, `model.engine.json` and, where the builder names them, `model.engine.layers.json`.
 
@@ -46,6 +56,8 @@ def build_engine(
     """
     from mopt.ir import save
 
+    capabilities = capabilities_of(found, settings)
+    notes = []
     with tempfile.TemporaryDirectory(prefix="mopt-") as scratch:
         place = Path(scratch)
         files = save(module, place / "model.onnx")
@@ -53,24 +65,64 @@ def build_engine(
             "library": found.library,
             "model": "model.onnx",
             "profiles": [plan.shapes for plan in profiles],
-            "capabilities": list(settings.capabilities) if found.library == "tensorrt_rtx" else [],
+            "capabilities": capabilities if found.library == "tensorrt_rtx" else [],
             "workspace": settings.workspace,
             "level": settings.level,
             "tf32": settings.tf32,
             "timing_cache": settings.timing_cache,
+            "refit": settings.refit,
+            "version_compatible": settings.version_compatible,
+            "hardware": settings.hardware,
         }
+        timings = None
+        if settings.timing_cache and found.library == "tensorrt":
+            timings = cache_file(found.library, found.version, capabilities[0])
+            known, problem = read_cache(timings)
+            (place / "timing.cache").write_bytes(known)
+            notes += [f"{problem}: {timings}"] if problem else []
+        elif settings.timing_cache:
+            notes.append(NONE_HERE)
         (place / "request.json").write_text(json.dumps(request), encoding="utf-8")
         answer = _run(place)
         if not answer["ok"]:
-            raise _refusal(found, answer)
+            raise refusal(found.library, answer, module)
+        if timings is not None and (place / "timing.cache").stat().st_size:
+            write_cache(timings, (place / "timing.cache").read_bytes())
+        notes += [f"TensorRT: {readable(warning)}" for warning in answer.get("warnings", ())]
         plan = profiles[answer["profile"]]
+        notes += [plan.note] if plan.note else []
         engine = folder / "model.engine"
         _move(place / "model.engine", engine)
         facts = _facts(found, request, answer, plan, digest(files), engine)
+        facts |= {"capabilities": capabilities, "values": dict(settings.values)}
         layers = write_layers(module, facts["capabilities"], answer["layer_lists"], folder / LAYERS)
     description = folder / "model.engine.json"
     description.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return (engine, description, *([layers] if layers else [])), plan
+    return (engine, description, *([layers] if layers else [])), tuple(notes)
+
+
+def capabilities_of(found: Found, settings: Settings) -> list[str]:
+    """Return the compute capabilities an engine will be for.
+
+    Raises:
+        TargetError: an option does not go with this library, or not without a GPU.
+    """
+    here = gpus()
+    if found.library == "tensorrt":
+        return [f"sm{gpu.capability[0]}{gpu.capability[1]}" for gpu in here[:1]]
+    if settings.version_compatible or settings.hardware != "none":
+        option = "version_compatible" if settings.version_compatible else "hardware"
+        raise TargetError(
+            f"TensorRT for RTX has no `{option}`: its engines are for the version and the capabilities they name",
+            help="name every GPU under `capabilities`, or build with `library=tensorrt`",
+        )
+    if settings.refit and not here:
+        raise TargetError(
+            "TensorRT for RTX builds engines that can be refitted only where there is a GPU (its compiler asks for it)",
+            missing=True,
+            help="leave `refit` out: engines build in seconds, or build on a machine with the GPU",
+        )
+    return list(settings.capabilities)
 
 
 def digest(files: Sequence[Path]) -> str:
@@ -86,17 +138,16 @@ def _facts(
     found: Found, request: Mapping[str, Any], answer: Mapping[str, Any], plan: Plan, source: str, engine: Path
 ) -> dict[str, Any]:
     from mopt import __version__
-    from mopt.runtime.gpu import gpus
 
     return {
         "built_by": {"mopt": __version__, found.library: answer["library_version"]},
-        "capabilities": request["capabilities"] or [f"sm{gpu.capability[0]}{gpu.capability[1]}" for gpu in gpus()[:1]],
+        "capabilities": [],
         "network": {"sha256": source, "layers": answer["layers"]},
         "engine": {"sha256": digest([engine]), "bytes": engine.stat().st_size},
         "inputs": answer["inputs"],
         "outputs": answer["outputs"],
         "profile": {key: list(sizes) for key, sizes in plan.ranges.items()},
-        "settings": {key: request[key] for key in ("workspace", "level", "tf32", "timing_cache")},
+        "settings": {key: request[key] for key in _RECORDED},
         "fixed_addresses": answer["fixed_addresses"],
     }
 
@@ -152,20 +203,6 @@ def _ending(status: int) -> str:
 
 def _tail(text: str, lines: int = 6) -> str:
     return "\n".join(text.strip().splitlines()[-lines:])
-
-
-def _refusal(found: Found, answer: Mapping[str, Any]) -> TargetError:
-    told = []
-    for error in answer["errors"][:5]:
-        where = f"node `{error['node']}` ({error['operator']}): " if error["node"] or error["operator"] else ""
-        told.append(f"{where}{error['message'].strip()}")
-    more = len(answer["errors"]) - len(told)
-    if more > 0:
-        told.append(f"and {more} more")
-    reasons = "; ".join(dict.fromkeys(told)) or "no reason given"
-    verb = "can't take the model" if answer["stage"] == "parse" else "can't build an engine for it"
-    name = "TensorRT" if found.library == "tensorrt" else "TensorRT for RTX"
-    return TargetError(f"{name} {answer['library_version']} {verb}: {reasons}")
 
 
 def _move(source: Path, target: Path) -> None:

@@ -69,3 +69,16 @@ def _version(library: Library) -> str:
         except PackageNotFoundError:
             continue
     return ""
+
+
+def cuda_of(library: str) -> int:
+    """Return the major version of CUDA that an installed library is built for; 0 where its packages do not say."""
+    for package in _DISTRIBUTIONS[library]:
+        suffix = package.rpartition("_cu")[2]
+        if suffix.isdigit():
+            try:
+                version(package)
+            except PackageNotFoundError:
+                continue
+            return int(suffix)
+    return 0

@@ -10,8 +10,12 @@ from typing import Any, Final
 import numpy as np
 from mopt.runtime.contract import RunError, TargetError
 from mopt.runtime.dtypes import numpy_dtype
+from mopt.runtime.gpu import gpus
 from mopt.runtime.ort import Port
 from mopt.runtime.trt.cuda_driver import CudaDriver
+from mopt.runtime.trt.library import INSTALL, cuda_of
+from mopt.runtime.trt.opening import EngineRunError, check_facts, check_validity, engine_facts
+from mopt.runtime.trt.refusal import readable
 
 Array = np.ndarray[Any, Any]
 
@@ -30,22 +34,30 @@ class TrtRunner:
         driver, trt: the CUDA driver and the library; this machine's by default.
 
     Raises:
-        TargetError: the engine is for another GPU or another version, or there is no GPU.
+        TargetError: the engine is damaged, or for another GPU or version; there is no GPU, or too old a driver.
     """
 
     def __init__(self, path: Path, library: str, *, driver: CudaDriver | None = None, trt: Any = None) -> None:
-        self._trt = importlib.import_module(library) if trt is None else trt
-        self._cuda = CudaDriver() if driver is None else driver
-        self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        facts = engine_facts(path)
+        data = _content(path)
+        self._values: Mapping[str, float] = facts.get("values", {})
+        self._trt = _library(library) if trt is None else trt
+        self._cuda = CudaDriver(cuda=cuda_of(library)) if driver is None else driver
+        here = gpus()
+        check_facts(path, data, facts, library, self._trt.__version__, here[0].capability if here else None)
+        log = self._log = _messages(self._trt)
+        self._runtime = self._trt.Runtime(log)
+        check_validity(path, data, self._trt, self._runtime)
+        self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise TargetError(
-                f"{library} can't load {path.name} on this GPU: it was built for others, or by another version "
-                f"({path.name}.json says for which)"
+                f"{library} can't load {path.name} on this GPU: {readable(log.last)}",
+                missing=True,
+                help=f"compile it again for this machine ({path.name}.json says what it was built for)",
             )
         self._context = self._engine.create_execution_context()
         if self._context is None:
-            raise TargetError(f"the GPU has too little memory for {path.name}")
+            raise EngineRunError(f"the GPU has too little memory for {path.name}: {readable(log.last)}")
         self._buffers: dict[str, tuple[int, int]] = {}
         self._events = (self._cuda.event(), self._cuda.event())
         ports = [self._port(self._engine.get_tensor_name(i)) for i in range(self._engine.num_io_tensors)]
@@ -66,7 +78,8 @@ class TrtRunner:
         """Copy in, run, copy out.
 
         Raises:
-            RunError: an input is missing or outside the sizes the engine was built for, or the device fails.
+            EngineRunError: an input is outside the sizes or values the engine was built for, or memory runs out.
+            RunError: an input is missing, or the device fails.
         """
         kept = self._load(feeds)
         self._enqueue()
@@ -94,6 +107,12 @@ class TrtRunner:
         del kept
         return seconds
 
+    def refitted(self, model: bytes) -> bytes:
+        """Return the engine with the weights of an ONNX model; see `mopt.runtime.trt.refit`."""
+        from mopt.runtime.trt.refit import refit_weights
+
+        return refit_weights(self._trt, self._engine, self._log, model)
+
     def close(self) -> None:
         """Free the device memory."""
         for address, _ in self._buffers.values():
@@ -103,12 +122,14 @@ class TrtRunner:
 
     def _load(self, feeds: Mapping[str, Array]) -> list[Array]:
         kept = []
+        for name, array in feeds.items():
+            self._check_value(name, np.asarray(array))
         for port in self._inputs:
             if port.name not in feeds:
                 raise RunError(f"no value for input `{port.name}`")
             array = np.ascontiguousarray(feeds[port.name], dtype=numpy_dtype(port.dtype))
             if not self._context.set_input_shape(port.name, array.shape):
-                raise RunError(
+                raise EngineRunError(
                     f"input `{port.name}` has the shape {list(array.shape)}, outside of what the engine was built for "
                     f"({self._range(port.name)}); declare `trt(profile={{…}})`"
                 )
@@ -120,6 +141,13 @@ class TrtRunner:
                 raise RunError(f"the shape of output `{port.name}` depends on values; such engines can't be run here")
             self._room(port.name, int(np.prod(shape)) * numpy_dtype(port.dtype).itemsize)
         return kept
+
+    def _check_value(self, name: str, array: Array) -> None:
+        if name in self._values and not np.isclose(array.astype(np.float64), self._values[name]).all():
+            raise EngineRunError(
+                f"input `{name}` is fed {array.flat[0]}, and the engine was built for {self._values[name]:g} alone",
+                help=f"build another engine with `trt(values={{{name}: …}})`",
+            )
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._cuda.stream):
@@ -151,3 +179,33 @@ class TrtRunner:
             raise TargetError(f"tensor `{name}` of the engine is {kind}, which numpy has no type for")
         shape = tuple(size if size >= 0 else None for size in self._engine.get_tensor_shape(name))
         return Port(name, _WORDS[kind], shape)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TargetError(f"can't read {path}: {error.strerror}", missing=True) from error
+
+
+def _library(name: str) -> Any:
+    """Import a library that is installed: its own libraries may still be missing."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise TargetError(f"`{name}` is installed and does not load: {error}", missing=True, help=INSTALL) from error
+
+
+def _messages(trt: Any) -> Any:
+    """Return a logger that keeps the library's last error."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.last = ""
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.ERROR:
+                self.last = message
+
+    return Log()

@@ -50,6 +50,11 @@ class TrtTarget(Target):
     level: int = option(3, minimum=0, maximum=5, help="how hard the builder searches")
     tf32: bool = option(False, help="let float32 convolutions and products round to TF32")
     timing_cache: bool = option(False, help="let the builder reuse timings of earlier builds; the engine may then vary")
+    refit: bool = option(False, help="weights of the built engine can be replaced (`mopt.runtime.trt.refit`)")
+    version_compatible: bool = option(False, help="`tensorrt`: later versions load the engine, too")
+    hardware: Literal["none", "ampere_plus", "same_compute_capability"] = option(
+        "none", help="`tensorrt`: which other GPUs run the engine"
+    )
     library: Literal["auto", "tensorrt", "tensorrt_rtx"] = option("auto", help="which TensorRT to build with")
 
     def available(self) -> Availability:
@@ -90,20 +95,23 @@ class TrtTarget(Target):
             raise TargetError(missing_reason(self.library), missing=True, help=INSTALL)
         if not self.capabilities:
             raise TargetError("`capabilities` is empty: name at least one, for example `sm89`")
-        settings = Settings(self.capabilities, int(self.workspace), self.level, self.tf32, self.timing_cache)
-        files, plan = build_engine(module, found, settings, plans(module, self.profile, sizes or Sizes()), folder)
-        notes = [note for note in (plan.note, "" if found.can_run else NO_GPU) if note]
-        return artifact(files[0], files, notes, weighed=files[:1])
+        settings = Settings(
+            self.capabilities, int(self.workspace), self.level, self.tf32, self.timing_cache, self.refit,
+            self.version_compatible, self.hardware, self.values,
+        )  # fmt: skip
+        files, notes = build_engine(module, found, settings, plans(module, self.profile, sizes or Sizes()), folder)
+        return artifact(files[0], files, [*notes, *([] if found.can_run else [NO_GPU])], weighed=files[:1])
 
     def open(self, artifact: Artifact) -> Runner:
         """Load the engine onto the GPU of this machine."""
-        from mopt.runtime.trt.library import find, missing_reason
+        from mopt.runtime.trt.cuda_driver import why_not
+        from mopt.runtime.trt.library import INSTALL, find, missing_reason
 
         found = find(self.library)
         if found is None:
-            raise TargetError(missing_reason(self.library), missing=True)
+            raise TargetError(missing_reason(self.library), missing=True, help=INSTALL)
         if not found.can_run:
-            raise TargetError(NO_GPU, missing=True, help="copy the engine to a machine with one of its GPUs")
+            raise TargetError(f"{NO_GPU} ({why_not()})", missing=True, help="copy the engine to a machine with its GPU")
         from mopt.runtime.trt.runner import TrtRunner
 
         return TrtRunner(artifact.path, found.library)

@@ -89,6 +89,16 @@ class Context:
         return not self.fails
 
 
+class Runtime:
+    def __init__(self, log, engine):
+        self.log, self.engine = log, engine
+
+    def deserialize_cuda_engine(self, data):
+        if self.engine is None:
+            self.log.log(1, "IRuntime::f: Error Code 6: API Usage Error (other platform. In f at /a.cpp:1)")
+        return self.engine
+
+
 def library(driver, loads=True, fails=False):
     """A stand-in for `tensorrt` with one engine: y = 2·x, x f32[1–4, 3]."""
     mode = SimpleNamespace(INPUT="in", OUTPUT="out")
@@ -103,8 +113,9 @@ def library(driver, loads=True, fails=False):
     )
     return SimpleNamespace(
         TensorIOMode=mode,
-        Logger=type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None}),
-        Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=lambda data: engine if loads else None),
+        __version__="10.1.2",
+        ILogger=type("ILogger", (), {"ERROR": 1}),
+        Runtime=lambda log: Runtime(log, engine if loads else None),
     )
 
 
@@ -154,6 +165,16 @@ def test_a_size_outside_of_the_profile_is_told(engine_file):
         runner(engine_file, Driver()).run({"x": np.ones((5, 3), np.float32)})
 
 
+def test_a_value_the_engine_was_not_built_for_is_told(engine_file):
+    engine_file.with_name("model.engine.json").write_text('{"values": {"sr": 16000.0}}')
+    found = runner(engine_file, Driver())
+    x = np.ones((1, 3), np.float32)
+    assert found.run({"x": x, "sr": np.array(16000)})["y"].shape == (1, 3)
+    with pytest.raises(TargetError, match="`sr` is fed 8000, and the engine was built for 16000 alone") as caught:
+        found.run({"x": x, "sr": np.array(8000)})
+    assert caught.value.missing
+
+
 def test_a_missing_input_and_a_failing_device(engine_file):
     with pytest.raises(RunError, match="no value for input `x`"):
         runner(engine_file, Driver()).run({})
@@ -162,17 +183,32 @@ def test_a_missing_input_and_a_failing_device(engine_file):
 
 
 def test_an_engine_for_another_gpu(engine_file):
-    with pytest.raises(TargetError, match=r"can't load model\.engine on this GPU"):
+    with pytest.raises(TargetError, match=r"can't load model\.engine on this GPU: other platform\.$") as caught:
         runner(engine_file, Driver(), loads=False)
+    assert caught.value.missing, "exit status 4"
+
+
+class Broken:
+    """A driver whose function `name` fails with `status`, and which is for a version of CUDA."""
+
+    def __init__(self, name="", status=0, cuda=13000):
+        self.name, self.status, self.cuda = name, status, cuda
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            if name == "cuDriverGetVersion":
+                arguments[0]._obj.value = self.cuda
+            return self.status if name == self.name else 0
+
+        return call
 
 
 def test_a_driver_call_that_fails_is_named():
-    class Broken:
-        def __getattr__(self, name):
-            return lambda *arguments: 2 if name == "cuMemAlloc_v2" else 0
-
-    with pytest.raises(RunError, match="cuMemAlloc_v2 failed with error 2"):
-        CudaDriver(Broken()).allocate(16)
+    with pytest.raises(RunError, match="cuEventCreate failed with error 700"):
+        CudaDriver(Broken("cuEventCreate", 700)).event()
+    with pytest.raises(TargetError, match="too little memory left") as caught:
+        CudaDriver(Broken("cuMemAlloc_v2", 2)).allocate(16)
+    assert caught.value.missing and "smaller" in caught.value.help
 
 
 @pytest.mark.gpu
