@@ -80,7 +80,8 @@ class TrtTarget(Target):
         bound: tuple[tuple[str, Mapping[str, Any]], ...] = ()
         if fixed or self.values:
             bound = (("convert.bind", {"sizes": fixed, "values": dict(self.values)}), ("simplify.rules", {}))
-        lowered = (*bound, ("cluster.expand", {}), ("convert.tensorrt", {}))
+        # Quantised rows are lowered before a fixed look-up in them is folded: TensorRT takes no bare int8 constant.
+        lowered = (("cluster.expand", {}), ("convert.tensorrt", {}), *bound)
         return (*lowered, ("convert.float16", {"scales": True})) if self.precision == "fp16" else lowered
 
     def emit(self, module: Module, folder: Path, sizes: Sizes | None = None) -> Artifact:

@@ -225,6 +225,14 @@ def test_half_precision_is_a_pass_of_the_graph():
     assert TrtTarget(precision="fp16").prepare() == (*lowered, ("convert.float16", {"scales": True}))
 
 
+def test_what_the_recipe_fixes_goes_into_the_graph():
+    target = TrtTarget(profile={"N": (1, 2, 8), "W": (576,)}, values={"sr": 16000.0}, precision="fp16")
+    names = [name for name, _ in target.prepare()]
+    assert names == ["cluster.expand", "convert.tensorrt", "convert.bind", "simplify.rules", "convert.float16"]
+    assert dict(target.prepare())["convert.bind"] == {"sizes": {"W": 576}, "values": {"sr": 16000.0}}
+    assert "convert.bind" not in dict(TrtTarget(profile={"N": (1, 2, 8)}).prepare())
+
+
 @pytest.mark.parametrize(
     ("profile", "told"),
     [
