@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import onnx_ir as ir
+from mopt.analysis.codebook import codebooks
 from mopt.ir import Module, provenance
 from mopt.ir.weights import Weight
 
@@ -38,6 +39,8 @@ _CARRIERS: Final = frozenset(
 )  # fmt: skip
 """Operators that only move elements: a weight behind one is what its result is to the next node."""
 
+_PACKED: Final = "codebooks of clustered weights: put `cluster.expand` before, or prune before clustering"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -57,6 +60,7 @@ class Candidate:
 def candidates(module: Module, only: Sequence[str], skip: Sequence[str], include: Sequence[str]) -> list[Candidate]:
     """Return every weight that could be thought of as prunable, each once, in the order of the module."""
     found = []
+    tables = {book.table for book in codebooks(module)}
     for weight in module.weights():
         if weight.tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE) or weight.size < 2:
             continue
@@ -67,7 +71,8 @@ def candidates(module: Module, only: Sequence[str], skip: Sequence[str], include
         nodes = dict.fromkeys(node for node, _ in readers)
         layers = tuple(dict.fromkeys(name for node in nodes for name in _names(node)))
         names = (*layers, weight.name)
-        found.append(Candidate(weight, names, _reason(roles, names, only, skip, include)))
+        reason = _PACKED if weight.value in tables else _reason(roles, names, only, skip, include)
+        found.append(Candidate(weight, names, reason))
     return found
 
 
