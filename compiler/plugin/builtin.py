@@ -17,6 +17,7 @@ BUILTIN: Final[dict[str, dict[str, str]]] = {
         "prune.heads": "mopt.passes.prune.heads:Heads",
         "prune.magnitude": "mopt.passes.prune.magnitude:Magnitude",
         "prune.nm": "mopt.passes.prune.nm:NM",
+        "quantize.aware": "mopt.passes.quantize.aware:Aware",
         "quantize.dynamic": "mopt.passes.quantize.dynamic:Dynamic",
         "quantize.static": "mopt.passes.quantize.static:Static",
         "quantize.weights": "mopt.passes.quantize.weights:Weights",
