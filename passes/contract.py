@@ -148,7 +148,8 @@ class Pass:
             seeded inputs after it ran; None for a lossy pass, whose drift is measured and reported only.
         dtypes_may_change: True if the pass may change the interface's element types.
         specialises: True if the model is afterwards right for some of its sizes or values alone: dynamic sizes may
-            become fixed ones, and outputs are not compared.
+            become fixed ones.
+        incomparable: why onnxruntime can't compare its outputs with those before; empty where it can.
         gives: kinds of promise this pass makes (`"sparsity"`, `"clusters"`), for the static checker.
         breaks: kinds of promise of earlier passes that do not hold after it.
         needs_float: it can't work on a graph that is quantised already.
@@ -171,6 +172,7 @@ class Pass:
     equivalence: ClassVar[float | None] = None
     dtypes_may_change: ClassVar[bool] = False
     specialises: ClassVar[bool] = False
+    incomparable: ClassVar[str] = ""
     gives: ClassVar[tuple[str, ...]] = ()
     breaks: ClassVar[tuple[str, ...]] = ()
     needs_float: ClassVar[bool] = False

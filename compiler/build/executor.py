@@ -262,8 +262,8 @@ class Executor:
         after.let_go()
         if self._meter is None:
             self._meter = DriftMeter(self._plan.recipe.seed)
-        if operation.specialises:
-            drift = {"unmeasured": "it is right for fewer sizes or values than before"}
+        if operation.incomparable:
+            drift = {"unmeasured": operation.incomparable}
         else:
             drift = self._meter.measure((root, self._store.get_module(root)), (parent, before), (digest, after))
         if drift.get("broken") or drift.get("problem"):

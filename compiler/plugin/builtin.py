@@ -9,6 +9,7 @@ BUILTIN: Final[dict[str, dict[str, str]]] = {
         "cluster.expand": "mopt.passes.cluster.expand:Expand",
         "cluster.kmeans": "mopt.passes.cluster.kmeans:KMeans",
         "convert": "mopt.passes.convert.options:Convert",
+        "convert.bfloat16": "mopt.passes.convert.bfloat16:Bfloat16",
         "convert.bind": "mopt.passes.convert.bind:Bind",
         "convert.float16": "mopt.passes.convert.float16:Float16",
         "convert.opset": "mopt.passes.convert.opset:Opset",

@@ -28,6 +28,7 @@ class Bind(Pass):
 
     source: ClassVar[str] = "partial evaluation: Jones, Gomard, Sestoft 1993"
     specialises: ClassVar[bool] = True
+    incomparable: ClassVar[str] = "the model is right for fewer sizes or values than before"
 
     def run(self, module: Module, context: Context) -> PassResult:
         """Bind in place. Names that the model lacks are another model's.

@@ -54,11 +54,11 @@ def _value(module: Module, name: str, number: float) -> bool:
     given = next((value for value in module.graph.inputs if value.name == name), None)
     if given is None or not given.uses():
         return False
-    if given.dtype is None or given.shape is None or not all(isinstance(size, int) for size in given.shape):
+    shape = [size for size in given.shape or () if isinstance(size, int)]
+    if given.dtype is None or given.shape is None or len(shape) < len(given.shape):
         raise PassError(
             f"input `{name}` can't have one value: its shape is not fixed", help="bind its dimensions as well (`sizes`)"
         )
-    shape = [int(size) for size in given.shape]  # type: ignore[call-overload]
     array = np.full(shape, number).astype(given.dtype.numpy())
     if not np.isclose(array.astype(np.float64), number, rtol=1e-2).all():
         raise PassError(f"input `{name}` is {given.dtype.name.lower()} and can't be {number:g}")

@@ -55,21 +55,8 @@ class Float16(Pass):
 
     def run(self, module: Module, context: Context) -> PassResult:
         """Convert `module` in place; nothing changes where it has no float32 arithmetic."""
-        from mopt.passes.convert.half_choice import choose
-        from mopt.passes.convert.half_report import notes
-        from mopt.passes.convert.half_rewrite import apply
+        from mopt.passes.convert.half_run import convert
+        from mopt.passes.convert.half_types import FLOAT16
 
-        if self.scales:
-            from mopt.passes.convert.half_scales import lift
-            from mopt.passes.convert.half_slots import HALF_SCALES, QUANTISERS
-            from mopt.passes.quantize.preparation import raise_opset
-
-            if any(node.op_type in QUANTISERS for node in module.nodes()):
-                module, _ = raise_opset(module, context, HALF_SCALES, "scales in float16")
-                lift(module)
         half = self.interface == "float16"
-        choice = choose(module, keep=self.keep, skip=self.skip, half_interface=half, scales=self.scales)
-        outcome = apply(module, choice)
-        if outcome.modified:
-            module.touch()
-        return PassResult(module, outcome.modified, notes(choice, outcome))
+        return convert(module, context, FLOAT16, self.keep, self.skip, half_interface=half, scales=self.scales)

@@ -1,4 +1,4 @@
-"""Deciding which nodes compute in float16, from the graph and its constants alone.
+"""Deciding which nodes compute in float16 or bfloat16, from the graph and its constants alone.
 
 A node keeps float32 for the first of these reasons that holds:
 
@@ -10,6 +10,8 @@ A node keeps float32 for the first of these reasons that holds:
 5. it moves the batch axis in front of a matrix product: onnxruntime (1.31 at least) crashes while it optimises that
    for its CPU provider where a cast, which it inserts itself, stands between the two;
 6. it is one of a run of cheap nodes that touches float32 on every side, so that float16 would only add casts.
+
+bfloat16 has float32's range: 3 and 4 do not apply to it, and 2 does for the digits that integers would lose.
 """
 
 from __future__ import annotations
@@ -24,10 +26,8 @@ import onnx_ir as ir
 from mopt.ir import Module, provenance
 from mopt.ir.walk import nested_graphs, nested_nodes, subgraphs_of
 from mopt.passes.convert.half_slots import NONE, QUANTISERS, Slots, is_float32, known, slots
+from mopt.passes.convert.half_types import FLOAT16, HalfType
 from numpy.typing import NDArray
-
-LARGEST = 65504.0
-"""The largest finite float16."""
 
 _BOUNDED = frozenset(
     {"ArgMax", "ArgMin", "Clip", "Erf", "HardSigmoid", "LogSoftmax", "Sigmoid", "Sign", "Softmax", "Softsign", "Tanh"}
@@ -50,9 +50,11 @@ class Choice:
         kept: nodes that could, and stay in float32, with the reason.
         unsupported: nodes whose operator has no float16 form, with their operator.
         half_interface: whether the model's own inputs and outputs become float16.
+        kind: the 16-bit type.
     """
 
     half_interface: bool
+    kind: HalfType = FLOAT16
     half: dict[ir.Node, Slots] = field(default_factory=dict)
     kept: dict[ir.Node, str] = field(default_factory=dict)
     unsupported: dict[ir.Node, str] = field(default_factory=dict)
@@ -80,26 +82,35 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
 
 
 def choose(
-    module: Module, *, keep: Sequence[str], skip: Sequence[str], half_interface: bool, scales: bool = False
+    module: Module,
+    *,
+    keep: Sequence[str],
+    skip: Sequence[str],
+    half_interface: bool,
+    scales: bool = False,
+    kind: HalfType = FLOAT16,
 ) -> Choice:
     """Decide for every node of the main graph and the graphs inside it. Functions stay as they are.
 
     Args:
         scales: quantisers work in float16, too.
+        kind: the 16-bit type.
     """
     module.infer_shapes()
-    choice = Choice(half_interface)
+    choice = Choice(half_interface, kind)
     wide: set[ir.Value] = set()
     constants: dict[ir.Value, str | None] = {}
     for node in nested_nodes(module.graph):
         if node.op_type == "Constant" or not any(is_float32(value) for value in (*node.inputs, *node.outputs)):
             continue
-        found = slots(node, module.opset, scales=scales)
+        found = slots(node, module.opset, scales=scales, kind=kind)
         if not found:
             if not (known(node, module.opset) and node.op_type in _CONTROL):
                 choice.unsupported[node] = node.op_type
             continue
-        reason = _named(node, keep, skip) or _wide_source(node) or _constants(node, found, constants)
+        reason = _named(node, keep, skip) or _wide_source(node)
+        if not kind.wide:
+            reason = reason or _constants(node, found, constants)
         reason = reason or _batch_transpose(node)
         large = reason == _BEYOND and node.op_type not in _CONTRACTIONS
         if any(value in wide for value in node.inputs):
@@ -154,7 +165,7 @@ def _judge(array: NDArray[Any], *, all_of_it: bool) -> str | None:
     if not array.size:
         return None
     finite = np.isfinite(array)
-    if np.any(np.abs(array, where=finite, out=np.zeros_like(array)) > LARGEST):
+    if np.any(np.abs(array, where=finite, out=np.zeros_like(array)) > FLOAT16.largest):
         return _BEYOND
     if (array.size == 1 or all_of_it) and finite.all():
         single = array.astype(np.float64)

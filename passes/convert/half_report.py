@@ -1,4 +1,4 @@
-"""What a reader of the report should know of a conversion to float16."""
+"""What a reader of the report should know of a conversion to 16 bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def notes(choice: Choice, outcome: Outcome) -> tuple[Note, ...]:
         return (Note("nothing here computes in float32; the module is as it was"),)
     found = [
         Note(
-            f"{len(choice.half)} nodes and {outcome.converted:,} constant elements are float16; "
+            f"{len(choice.half)} nodes and {outcome.converted:,} constant elements are {choice.kind.name}; "
             f"{len(choice.kept) + len(choice.unsupported)} nodes stay float32; {outcome.casts} casts between them"
         )
     ]
@@ -24,12 +24,14 @@ def notes(choice: Choice, outcome: Outcome) -> tuple[Note, ...]:
         found.append(Note(f"{_nodes(count)} kept in float32: {reason}", nodes=nodes))
     for operator, count in Counter(choice.unsupported.values()).most_common():
         nodes = tuple(node.name or "" for node, kind in choice.unsupported.items() if kind == operator)
-        found.append(Note(f"{_nodes(count)} kept in float32: {operator} has no float16 form here", nodes=nodes))
+        found.append(
+            Note(f"{_nodes(count)} kept in float32: {operator} has no {choice.kind.name} form here", nodes=nodes)
+        )
     if outcome.vanished:
         total = sum(outcome.vanished.values())
         names = ", ".join(f"`{name}` ({count:,})" for name, count in list(outcome.vanished.items())[:5])
         more = "" if len(outcome.vanished) <= 5 else f" and {len(outcome.vanished) - 5} more"
-        message = f"{total:,} non-zero elements are too small for float16 and became zero: {names}{more}"
+        message = f"{total:,} non-zero elements are too small for {choice.kind.name} and became zero: {names}{more}"
         found.append(Note(message, severity="warning" if total > outcome.converted * 0.01 else "info"))
     return tuple(found)
 

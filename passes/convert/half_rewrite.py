@@ -15,11 +15,11 @@ import onnx_ir as ir
 from mopt.ir import Module, provenance
 from mopt.ir.naming import fresh
 from mopt.ir.walk import graph_values, nested_graphs, nested_nodes, subgraphs_of
-from mopt.passes.convert.half_choice import LARGEST, Choice, constant_of
+from mopt.passes.convert.half_choice import Choice, constant_of
 from mopt.passes.convert.half_slots import is_float32
+from mopt.passes.convert.half_types import HalfType
 
-BY = "convert.float16"
-_HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
+_SINGLE = ir.DataType.FLOAT
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Outcome:
 
     Attributes:
         casts: casts between the two precisions in the result.
-        converted: elements of constants stored in float16.
+        converted: elements of constants stored in 16 bits.
         vanished: elements of those that were too small for float16 and became zero, by constant.
     """
 
@@ -63,6 +63,7 @@ class _Rewriter:
     def __init__(self, module: Module, choice: Choice) -> None:
         self.graph = module.graph
         self.choice = choice
+        self.kind = choice.kind
         self.outcome = Outcome()
         graphs = list(nested_graphs(module.graph))
         self.names = {value.name for graph in graphs for value in graph_values(graph) if value.name}
@@ -98,9 +99,9 @@ class _Rewriter:
                 self._computed(value)
         for node in self.choice.half:
             self.outcome.modified = True
-            _set_attributes(node)
-            provenance.inherit([node], [node], BY)
-        _remove_idle_casts(self.graph)
+            _set_attributes(node, self.kind)
+            provenance.inherit([node], [node], self.kind.by)
+        _remove_idle_casts(self.graph, self.kind.dtype)
         return self.outcome
 
     def _values(self) -> list[ir.Value]:
@@ -124,11 +125,11 @@ class _Rewriter:
                 value.const_value = tensor
             else:
                 _hold(producer, tensor)
-            value.type = ir.TensorType(_HALF)
+            value.type = ir.TensorType(self.kind.dtype)
             return
-        name = fresh(f"{value.name}_float16", self.names)
+        name = fresh(f"{value.name}_{self.kind.name}", self.names)
         if producer is None:
-            copy = ir.Value(name=name, shape=value.shape, type=ir.TensorType(_HALF), const_value=tensor)
+            copy = ir.Value(name=name, shape=value.shape, type=ir.TensorType(self.kind.dtype), const_value=tensor)
             tensor.name = name
             graph = value.graph
             assert isinstance(graph, ir.Graph)
@@ -136,10 +137,10 @@ class _Rewriter:
         else:
             node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], name=fresh(name, self.node_names))
             copy = node.outputs[0]
-            copy.name, copy.shape, copy.type = name, value.shape, ir.TensorType(_HALF)
+            copy.name, copy.shape, copy.type = name, value.shape, ir.TensorType(self.kind.dtype)
             assert producer.graph is not None
             producer.graph.insert_after(producer, node)
-            provenance.inherit([node], [producer], BY)
+            provenance.inherit([node], [producer], self.kind.by)
         for use in halves:
             use.redirect(copy)
 
@@ -147,13 +148,12 @@ class _Rewriter:
         array = constant_of(value)
         assert array is not None
         # Only what bounds a range is beyond it here, and the range's own end bounds it just as well.
-        bounded = np.where(np.isfinite(array), np.clip(array, -LARGEST, LARGEST), array)
-        half = bounded.astype(np.float16)
+        half = self.kind.cast(array)
         self.outcome.converted += half.size
         vanished = int(np.count_nonzero(array) - np.count_nonzero(half))
         if vanished:
             self.outcome.vanished[value.name or ""] = vanished
-        return ir.Tensor(half, name=value.name)
+        return ir.Tensor(half, dtype=self.kind.dtype, name=value.name)
 
     def _computed(self, value: ir.Value) -> None:
         producer = value.producer()
@@ -163,7 +163,7 @@ class _Rewriter:
             half = self.choice.output_is_half(producer, value.index() or 0)
         others = [use for use in self._uses(value) if use.half != half]
         if half:
-            value.type = ir.TensorType(_HALF)
+            value.type = ir.TensorType(self.kind.dtype)
             self.outcome.modified = True
         if not others:
             return
@@ -175,15 +175,15 @@ class _Rewriter:
             self._swap_names(value, cast)
 
     def _cast(self, value: ir.Value, from_half: bool) -> ir.Value:
-        to = _SINGLE if from_half else _HALF
-        label = fresh(f"{value.name}_{'float32' if from_half else 'float16'}", self.names)
+        to = _SINGLE if from_half else self.kind.dtype
+        label = fresh(f"{value.name}_{'float32' if from_half else self.kind.name}", self.names)
         node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(to))], name=fresh(f"{label}/Cast", self.node_names))
         output = node.outputs[0]
         output.name, output.shape, output.type = label, value.shape, ir.TensorType(to)
         producer = value.producer()
         if producer is not None and producer.graph is not None:
             producer.graph.insert_after(producer, node)
-            provenance.inherit([node], [producer], BY)
+            provenance.inherit([node], [producer], self.kind.by)
         else:
             graph = value.graph
             assert isinstance(graph, ir.Graph)
@@ -193,7 +193,7 @@ class _Rewriter:
                 graph.append(node)
             else:
                 graph.insert_before(first, node)
-            provenance.inherit([node], readers[:1], BY)
+            provenance.inherit([node], readers[:1], self.kind.by)
         self.outcome.casts += 1
         self.outcome.modified = True
         return output
@@ -212,18 +212,18 @@ def _hold(node: ir.Node, tensor: ir.Tensor[Any]) -> None:
     node.attributes["value"] = ir.AttrTensor("value", tensor)
 
 
-def _set_attributes(node: ir.Node) -> None:
+def _set_attributes(node: ir.Node, kind: HalfType) -> None:
     """Retype what an attribute types: a cast's target, the fill of `ConstantOfShape`."""
-    if node.op_type == "Cast" and node.outputs[0].dtype == _HALF:
-        node.attributes["to"] = ir.AttrInt64("to", int(_HALF))
+    if node.op_type == "Cast" and node.outputs[0].dtype == kind.dtype:
+        node.attributes["to"] = ir.AttrInt64("to", int(kind.dtype))
     elif node.op_type == "ConstantOfShape":
         fill = node.attributes.get("value")
-        array = np.zeros(1, np.float16) if fill is None else fill.as_tensor().numpy().astype(np.float16)
-        node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(array))
+        array = kind.cast(np.zeros(1, np.float32) if fill is None else fill.as_tensor().numpy())
+        node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(array, dtype=kind.dtype))
 
 
-def _remove_idle_casts(graph: ir.Graph) -> None:
-    """Remove casts to the type there is already, and float16 → float32 → float16."""
+def _remove_idle_casts(graph: ir.Graph, half: ir.DataType) -> None:
+    """Remove casts to the type there is already, and 16 bits → float32 → 16 bits."""
     for node in list(nested_nodes(graph)):
         if node.op_type != "Cast" or node.inputs[0] is None or node.graph is None:
             continue
@@ -231,7 +231,7 @@ def _remove_idle_casts(graph: ir.Graph) -> None:
         producer = source.producer()
         if source.dtype != result.dtype and producer is not None and producer.op_type == "Cast":
             origin = producer.inputs[0]
-            if origin is not None and origin.dtype == result.dtype == _HALF and source.dtype == _SINGLE:
+            if origin is not None and origin.dtype == result.dtype == half and source.dtype == _SINGLE:
                 source = origin
         if source.dtype != result.dtype or source.dtype is None or _leaves_a_graph(result):
             continue

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
+from mopt.passes.convert.half_types import FLOAT16, HalfType
 
 _STANDARD = ("", "ai.onnx")
-_HALF = "tensor(float16)"
 
 # Typed freely by the schema, but sampling positions lose whole pixels in half precision.
 _SINGLE_INPUTS = {"Resize": frozenset({1, 2}), "Upsample": frozenset({1})}
@@ -48,15 +48,15 @@ def _schema(operator: str, opset: int) -> onnx.defs.OpSchema | None:
 
 
 @functools.cache
-def _allows_half(operator: str, opset: int) -> tuple[tuple[bool, ...], tuple[bool, ...]] | None:
-    """Return, for each formal input and output, whether float16 is allowed; None for an unknown operator."""
+def _allows_half(operator: str, opset: int, kind: str) -> tuple[tuple[bool, ...], tuple[bool, ...]] | None:
+    """Return, for each formal input and output, whether a 16-bit type is allowed; None for an unknown operator."""
     schema = _schema(operator, opset)
     if schema is None:
         return None
     allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
 
     def half(parameter: onnx.defs.OpSchema.FormalParameter) -> bool:
-        return _HALF in allowed.get(parameter.type_str, (parameter.type_str,))
+        return kind in allowed.get(parameter.type_str, (parameter.type_str,))
 
     return tuple(map(half, schema.inputs)), tuple(map(half, schema.outputs))
 
@@ -66,8 +66,8 @@ def known(node: ir.Node, opset: int) -> bool:
     return node.domain in _STANDARD and _schema(node.op_type, opset) is not None
 
 
-def slots(node: ir.Node, opset: int, *, scales: bool = False) -> Slots:
-    """Return the float32 inputs and outputs of a node that its operator also takes as float16.
+def slots(node: ir.Node, opset: int, *, scales: bool = False, kind: HalfType = FLOAT16) -> Slots:
+    """Return the float32 inputs and outputs of a node that its operator also takes as `kind`.
 
     Args:
         scales: quantisers change, too, from the opset on that lets them.
@@ -78,7 +78,7 @@ def slots(node: ir.Node, opset: int, *, scales: bool = False) -> Slots:
         return NONE
     if any(_holds_floats_otherwise(value) for value in (*node.inputs, *node.outputs)):
         return NONE
-    formal = _allows_half(node.op_type, opset)
+    formal = _allows_half(node.op_type, opset, f"tensor({kind.name})")
     if formal is None:
         return NONE
     single = _SINGLE_INPUTS.get(node.op_type, frozenset())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from mopt.runtime.contract import RunError, Sizes, TargetError
 from mopt.runtime.dimensions import Dimension, dynamic_dimensions, resolve
+from mopt.runtime.trt.widen import widened
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
@@ -88,7 +89,7 @@ def _tried(module: Module, fixed: Mapping[str, Range]) -> list[dict[str, int]]:
     from mopt.runtime.inputs import binding_sets
 
     try:
-        return binding_sets(module)
+        return binding_sets(widened(module))
     except RunError as error:
         missing = [d.key for d in dynamic_dimensions(module) if d.key not in fixed]
         raise TargetError(f"{error}", help=f"declare `profile={{{missing[0]}: [min, opt, max]}}`") from error

@@ -33,8 +33,8 @@ class TrtTarget(Target):
     sized: ClassVar[bool] = True
     tools: ClassVar[tuple[str, ...]] = ("tensorrt", "tensorrt_rtx_cu13")
 
-    precision: Literal["fp32", "fp16"] = option(
-        "fp32", help="networks are strongly typed: fp16 converts the graph to float16 before it is emitted"
+    precision: Literal["fp32", "fp16", "bf16"] = option(
+        "fp32", help="networks are strongly typed: fp16 and bf16 convert the graph before it is emitted"
     )
     capabilities: tuple[Capability, ...] = option(
         ("sm80", "sm86", "sm89", "sm120"),
@@ -70,7 +70,7 @@ class TrtTarget(Target):
         return Availability(True, True, versions=versions)
 
     def prepare(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-        """Ask for dense weights, quantisation in TensorRT's terms, and a float16 graph where fp16 is wanted.
+        """Ask for dense weights, quantisation in TensorRT's terms, and a 16-bit graph where one is wanted.
 
         What the profile fixes at one size, and `values`, go into the graph, so that branches on them are decided
         before TensorRT sees them. The interface stays float32. Each pass leaves a graph alone that has nothing for it
@@ -82,7 +82,8 @@ class TrtTarget(Target):
             bound = (("convert.bind", {"sizes": fixed, "values": dict(self.values)}), ("simplify.rules", {}))
         # Quantised rows are lowered before a fixed look-up in them is folded: TensorRT takes no bare int8 constant.
         lowered = (("cluster.expand", {}), ("convert.tensorrt", {}), *bound)
-        return (*lowered, ("convert.float16", {"scales": True})) if self.precision == "fp16" else lowered
+        halves = {"fp16": "convert.float16", "bf16": "convert.bfloat16"}
+        return (*lowered, (halves[self.precision], {"scales": True})) if self.precision in halves else lowered
 
     def emit(self, module: Module, folder: Path, sizes: Sizes | None = None) -> Artifact:
         """Build the engine."""
