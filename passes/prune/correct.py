@@ -18,6 +18,7 @@ from mopt.analysis.coupling.linear import GATES
 from mopt.ir import Module, TensorInfo
 from mopt.ir.walk import captures
 from mopt.passes.contract import Context, Note, PassError
+from mopt.passes.prune.correct_depthwise import Separate, depthwise
 from mopt.passes.prune.correct_layers import Kept, Layer, product
 from mopt.passes.prune.correct_norms import Norm, norm
 from mopt.passes.prune.correct_recurrent import directions
@@ -115,8 +116,9 @@ def _stages(smaller: Module, original: Module, kept: Kept) -> list[_Stage]:
             target, others = _target(node, level)
             deep = max([reached, *(level[value] for value in others)]) + 1
             layers: list[Layer] = list(directions(node, weights, original, twins.get(node.name), kept))
-            if (found := product(smaller, node, weights, target, kept)) is not None:
-                layers = [found]
+            for form in (product, depthwise):
+                if (found := form(smaller, node, weights, target, kept)) is not None:
+                    layers = [found]
             moved = norm(node, weights, kept)
             if layers:
                 stage(deep).layers += layers
@@ -152,7 +154,7 @@ def _fit(
 ) -> list[Fit]:
     now = [name for layer in stage.layers for name in layer.smaller] + [one.data for one in stage.norms]
     then = [name for layer in stage.layers for name in layer.original] + [one.data for one in stage.norms]
-    sums: list[Regression | None] = [None] * len(stage.layers)
+    sums: list[Regression | Separate | None] = [None] * len(stage.layers)
     inputs, done = tuple(smaller.inputs), 0
     with _watch(smaller, now) as runner, _watch(original, then) as reference:
         for number, stacked in enumerate(split.batches(_batch(split, inputs))):
@@ -170,7 +172,9 @@ def _fit(
                     )
                 made = sums[index]
                 if made is None:
-                    made = sums[index] = Regression(layer.features, rows.missing.shape[1], kernel=kernels)
+                    # A depthwise layer's rows have features of their own for each channel.
+                    form = Separate if rows.x.ndim == 3 else Regression
+                    made = sums[index] = form(layer.features, rows.missing.shape[1], kernel=kernels)
                 made.add(rows.x, rows.missing, rows.wanted, held_out=number % 4 == 3)
             for one in stage.norms:
                 one.add(after, before)

@@ -111,16 +111,16 @@ class Product:
         data, now = (smaller[name] for name in self.smaller)
         wanted = lessened(original[self._target], self._target, self._kept)
         if self._node.op_type == "Conv":
-            windows = _windows(self._node, data, self._weight.shape[2:])
+            seen = windows(self._node, data, self._weight.shape[2:])
             wanted, now = np.moveaxis(wanted, 1, -1), np.moveaxis(now, 1, -1)
             places = wanted.shape[:-1]
             count = int(np.prod(places))
-            at = np.unravel_index(_some(count, most, random), places)
-            x = windows[at].reshape(len(at[0]), -1)
+            at = np.unravel_index(some(count, most, random), places)
+            x = seen[at].reshape(len(at[0]), -1)
             return Rows(x, wanted[at] - now[at], wanted[at])
         width = now.shape[-1]
         x, now, wanted = data.reshape(-1, data.shape[-1]), now.reshape(-1, width), wanted.reshape(-1, width)
-        at_rows = _some(len(x), most, random)
+        at_rows = some(len(x), most, random)
         return Rows(x[at_rows], wanted[at_rows] - now[at_rows], wanted[at_rows])
 
     def change(self, kernel: Array | None, bias: Array) -> None:
@@ -153,13 +153,14 @@ def product(
     return Product(module, node, weight, target, kept) if usable else None
 
 
-def _some(count: int, most: int, random: np.random.Generator) -> NDArray[np.int64]:
+def some(count: int, most: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Return at most so many of `count` places, drawn at random, in order."""
     if count <= most:
         return np.arange(count, dtype=np.int64)
     return np.sort(random.choice(count, most, replace=False)).astype(np.int64)
 
 
-def _windows(node: ir.Node, data: Array, size: Sequence[int]) -> Array:
+def windows(node: ir.Node, data: Array, size: Sequence[int]) -> Array:
     """Return what each place of a convolution's output sees: a view [N, places …, C, kernel …]."""
     rank = len(size)
     pads = integers(node, "pads") or [0] * (2 * rank)

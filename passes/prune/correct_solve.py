@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Real = NDArray[np.float64]
 
-_RIDGES: Final = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+RIDGES: Final = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Weights of the penalty on the change, as shares of the features' mean variance."""
 
 
@@ -105,7 +105,7 @@ class Regression:
         best: tuple[float, int | None] = (before, None)
         if every.rows:
             best = min(best, (judge.error(None, made.y / max(made.rows, 1)), -1), key=lambda pair: pair[0])
-        for index, (kernel, bias) in enumerate(made.ridge(_RIDGES) if self._kernel else ()):
+        for index, (kernel, bias) in enumerate(made.ridge(RIDGES) if self._kernel else ()):
             error = judge.error(kernel, bias)
             if error < best[0]:
                 best = (error, index)
@@ -114,5 +114,5 @@ class Regression:
             return Fit(None, none, before, before, energy)
         if choice < 0:
             return Fit(None, every.y / every.rows, before, after, energy)
-        ((kernel, bias),) = every.ridge(_RIDGES[choice : choice + 1])
+        ((kernel, bias),) = every.ridge(RIDGES[choice : choice + 1])
         return Fit(kernel, bias, before, max(after, 0.0), energy)

@@ -69,6 +69,11 @@ NETWORKS = {
         "(float[N,6] x) => (float[N,5] y)", "h = Gemm(x, w) r = Relu(h) y = Gemm<transB = 1>(r, v, b)",
         {"w": echoed(normal(6, 8), 1), "v": signs(5, 8), "b": normal(5)}, (6,),
     ),
+    "depthwise": (
+        "(float[N,3,8,8] x) => (float[N,5,8,8] y)",
+        "h = Conv(x, w) r = Relu(h) m = Conv(r, p) y = Conv<group = 5, pads = [1,1,1,1]>(m, d)",
+        {"w": echoed(normal(8, 3, 1, 1), 0), "p": signs(5, 8, 1, 1), "d": normal(5, 1, 3, 3)}, (3, 8, 8),
+    ),
     "residual sum": (
         "(float[N,3,8,8] x) => (float[N,3,8,8] y)", "h = Conv(x, w) r = Relu(h) s = Conv(r, v) y = Add(x, s)",
         {"w": echoed(normal(8, 3, 1, 1), 0), "v": signs(3, 8, 1, 1)}, (3, 8, 8),
@@ -275,3 +280,28 @@ def test_a_shared_kernel_is_left_as_it_is(context, module_of):
     found, wanted = ({w.name: w.numpy() for w in one.weights()} for one in (mended, plain))
     np.testing.assert_array_equal(found["v"], wanted["v"])
     assert not np.array_equal(found["u"], wanted["u"])
+
+
+def test_a_depthwise_convolution_is_fitted_channel_by_channel():
+    """Against NumPy's own least squares, one channel at a time; channels that are right already stay."""
+    from mopt.passes.prune.correct_depthwise import Separate
+
+    random = np.random.default_rng(0)
+    x, kernel = random.normal(size=(600, 4, 9)), random.normal(size=(4, 9))
+    kernel[2] = 0
+    y = np.einsum("rcf,cf->rc", x, kernel) + np.array([0.5, 0, 0, -2])
+    y[:, 2] = 0
+    fit = Separate(9, 4, kernel=True)
+    for start in range(0, 600, 150):
+        part = slice(start, start + 150)
+        fit.add(x[part], y[part], y[part] + 1, held_out=start == 450)
+    found = fit.fit()
+    np.testing.assert_allclose(found.kernel, kernel, atol=1e-4)
+    np.testing.assert_allclose(found.bias, [0.5, 0, 0, -2], atol=1e-4)
+    assert not found.kernel[2].any()
+    assert found.bias[2] == 0
+    assert found.after < 1e-6 * found.before
+    biases = Separate(9, 4, kernel=False)
+    biases.add(x, y, y, held_out=False)
+    assert biases.fit().kernel is None
+    np.testing.assert_allclose(biases.fit().bias[[0, 1, 3]], y.mean(axis=0)[[0, 1, 3]])
