@@ -67,10 +67,12 @@ class Clusters:
     """Promise: each of the named weights has at most so many different values.
 
     `weights` holds, for each clustered weight, its name, its number of elements and its promised number of values.
-    Kept by whatever follows unless it declares `breaks = ("clusters",)`.
+    `slices` names those of them whose number is one slice's: name, axis, rows (the axis moved to the front, then
+    reshaped to so many rows). Kept by whatever follows unless it declares `breaks = ("clusters",)`.
     """
 
     weights: tuple[tuple[str, int, int], ...]
+    slices: tuple[tuple[str, int, int], ...] = ()
     kind: ClassVar[str] = "clusters"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mopt.passes.contract import Clusters, Sparsity
@@ -85,7 +85,8 @@ def check_promises(after: Module, promises: tuple[Promise, ...]) -> None:
     """Check that promised zeros and clusters are still there.
 
     A weight is looked up by name (one that is stored as a codebook by the name it had, looked up); one that a later
-    step replaced (fused, transposed, quantised) by its number of elements. One that is gone altogether was dead code,
+    step replaced (fused, transposed, quantised) by its number of elements. Values are counted in what was promised: the
+    whole weight, or each of its slices. One that is gone altogether was dead code,
     and promises nothing.
 
     Raises:
@@ -94,19 +95,23 @@ def check_promises(after: Module, promises: tuple[Promise, ...]) -> None:
     if not promises:
         return
     from mopt.analysis.codebook import codebooks
+    from mopt.build.distinct import distinct
 
     weights: dict[str, Weight | Codebook] = {weight.name: weight for weight in after.weights()}
     weights |= {book.name: book for book in codebooks(after)}
-    shares = {name: (size, share) for promise in promises for name, size, share in promise.weights
-              if isinstance(promise, Sparsity)}  # fmt: skip
-    for name, share, actual in _found(weights, shares, _zero_share, max):
+    given = [(entry, promise) for promise in promises for entry in promise.weights]
+    shares = {entry[0]: entry for entry, promise in given if isinstance(promise, Sparsity)}
+    for name, share, found, _ in _found(weights, shares):
+        actual = max(_zero_share(weight) for weight in found)
         if actual + _SLACK < share:
             raise ContractError(
                 f"weight `{name}` was promised {share:.2%} zeros by an earlier step and has {actual:.2%} now"
             )
-    counts = {name: (size, count) for promise in promises for name, size, count in promise.weights
-              if isinstance(promise, Clusters)}  # fmt: skip
-    for name, count, actual in _found(weights, counts, _distinct, min):
+    counts = {entry[0]: entry for entry, promise in given if isinstance(promise, Clusters)}
+    slices = {name: (axis, rows) for promise in promises if isinstance(promise, Clusters)
+              for name, axis, rows in promise.slices}  # fmt: skip
+    for name, count, found, named in _found(weights, counts):
+        actual = min(distinct(weight, slices.get(name), moved=not named) for weight in found)
         if actual > count:
             raise ContractError(
                 f"weight `{name}` was promised at most {count:g} different values by an earlier step and has "
@@ -115,26 +120,21 @@ def check_promises(after: Module, promises: tuple[Promise, ...]) -> None:
 
 
 def _found(
-    weights: Mapping[str, Weight | Codebook],
-    promised: Mapping[str, tuple[int, float]],
-    measure: Callable[[Weight | Codebook], float],
-    best: Callable[[list[float]], float],
-) -> Iterator[tuple[str, float, float]]:
-    """Yield each promised weight that is there, what was promised of it, and what is measured."""
-    strangers: dict[int, list[float]] | None = None
-    for name, (wanted_size, figure) in promised.items():
+    weights: Mapping[str, Weight | Codebook], promised: Mapping[str, tuple[str, int, float]]
+) -> Iterator[tuple[str, float, list[Weight | Codebook], bool]]:
+    """Yield each promised weight that is there, what was promised, where it may be, and whether the name says so."""
+    strangers: dict[int, list[Weight | Codebook]] | None = None
+    for name, (_, wanted_size, figure) in promised.items():
         if name in weights and weights[name].size == wanted_size:
-            yield name, figure, measure(weights[name])
+            yield name, figure, [weights[name]], True
             continue
         if strangers is None:
             strangers = defaultdict(list)
-            sizes = {wanted for wanted, _ in promised.values()}
             for other in weights.values():
-                size = _elements(other) if other.name not in promised else 0
-                if size in sizes:
-                    strangers[size].append(measure(other))
+                if other.name not in promised:
+                    strangers[_elements(other)].append(other)
         if strangers[wanted_size]:
-            yield name, figure, best(strangers[wanted_size])
+            yield name, figure, strangers[wanted_size], False
 
 
 def _elements(weight: Weight | Codebook) -> int:
@@ -155,23 +155,6 @@ def _zero_share(weight: Weight | Codebook) -> float:
     if not count:
         count, nonzero = weight.size, int(np.count_nonzero(weight.numpy()))
     return 1.0 - nonzero / count if count else 1.0
-
-
-def _distinct(weight: Weight | Codebook) -> float:
-    """Return the number of different values, or that of the slice with most, if each slice of an axis has a grid."""
-    import numpy as np
-
-    array = weight.numpy()
-    # numpy 2.4 sorts float16 wrongly on some processors; types of fewer than 8 bits are extensions without an order.
-    array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
-    counts = [np.unique(array).size]
-    slices = [np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for axis in range(array.ndim)]
-    if array.ndim == 3:  # gates of two directions, [D, G, I] or [D, I, G]
-        slices += [array.reshape(-1, array.shape[2]), array.transpose(0, 2, 1).reshape(-1, array.shape[1])]
-    for part in slices if array.ndim > 1 and array.size else ():
-        rows = np.sort(part, axis=1)
-        counts.append(int((np.diff(rows, axis=1) != 0).sum(axis=1).max(initial=0)) + 1)
-    return float(min(counts))
 
 
 def inherited(operation: Pass, promises: tuple[Promise, ...]) -> tuple[Promise, ...]:

@@ -108,12 +108,17 @@ class Outcome:
 def promise_record(promise: Promise) -> Any:
     """Return what the store keeps of a promise: a list of entries for sparsity, else its kind, too."""
     entries = [list(entry) for entry in promise.weights]
-    return entries if isinstance(promise, Sparsity) else {"kind": promise.kind, "weights": entries}
+    if isinstance(promise, Sparsity):
+        return entries
+    return {"kind": promise.kind, "weights": entries, "slices": [list(entry) for entry in promise.slices]}
 
 
 def _promise(record: Any) -> Promise:
     if isinstance(record, list):
         return Sparsity(tuple((name, size, share) for name, size, share in record))
     if record["kind"] == Clusters.kind:
-        return Clusters(tuple((name, size, count) for name, size, count in record["weights"]))
+        return Clusters(
+            tuple((name, size, count) for name, size, count in record["weights"]),
+            tuple((name, axis, rows) for name, axis, rows in record.get("slices", ())),
+        )
     raise ValueError(f"no promise is of kind {record['kind']!r}")

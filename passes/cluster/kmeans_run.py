@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx_ir as ir
-from mopt.analysis.codebook import Codebook, codebooks
+from mopt.analysis.codebook import codebooks
 from mopt.ir import Module
 from mopt.ir.walk import nested_graphs
 from mopt.ir.weights import Weight
@@ -132,14 +132,17 @@ def promise(before: Module, after: Module) -> tuple[Clusters, ...]:
     Where rows have codebooks of their own, the number is that of the row with most.
     """
     known = {book.name for book in codebooks(before)}
-    entries = tuple((book.name, book.size, _values(book)) for book in codebooks(after) if book.name not in known)
-    return (Clusters(entries),) if entries else ()
-
-
-def _values(book: Codebook) -> int:
-    array = book.numpy().astype(np.float64)
-    counts = [int(np.unique(array).size)]
-    if book.rows is not None:
-        axis = 0 if book.order is None else book.order.index(0)
-        counts.append(int(distinct(np.moveaxis(array, axis, 0).reshape(book.rows[0], -1)).max()))
-    return min(counts)
+    entries, slices = [], []
+    for book in codebooks(after):
+        if book.name in known:
+            continue
+        array = book.numpy().astype(np.float64)
+        count = int(np.unique(array).size)
+        if book.rows is not None:
+            axis = 0 if book.order is None else book.order.index(0)
+            most = int(distinct(np.moveaxis(array, axis, 0).reshape(book.rows[0], -1)).max())
+            if most < count:
+                slices.append((book.name, axis, book.rows[0]))
+                count = most
+        entries.append((book.name, book.size, count))
+    return (Clusters(tuple(entries), tuple(slices)),) if entries else ()

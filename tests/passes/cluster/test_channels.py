@@ -248,6 +248,26 @@ def test_a_broken_cluster_is_found() -> None:
         check_promises(after, promises)
 
 
+@pytest.mark.parametrize("channels", [0, 1])
+def test_values_are_counted_in_what_was_promised(channels: int) -> None:
+    """Slices of `depth` have 25 elements, fewer than the 64 values: only the whole can break a promise on the whole."""
+    before = network()
+    clustering = KMeans(64 if channels == 0 else 8, channels=channels, min_elements=512)
+    after = run(clustering, before)
+    (promise,) = promises = clustering.promises(before, after)
+    assert {name for name, _, _ in promise.slices} == ({name for name, _, _ in promise.weights} if channels else set())
+    expand(after)
+    check_promises(after, promises)
+    weight = next(one for one in after.weights() if one.name == "depth")
+    array = weight.numpy().copy()
+    # One more value in one channel, which along other axes is one slice's only element of its kind.
+    missing = np.setdiff1d(np.linspace(1, 2, array.size, dtype=np.float32), array)
+    array[3].flat[:9] = missing[:9]
+    weight.replace(array)
+    with pytest.raises(ContractError, match=f"weight `depth` was promised at most {clustering.clusters}"):
+        check_promises(after, promises)
+
+
 def test_refuses_what_is_quantised_already() -> None:
     quantised = Dynamic().run(network(), context()).module
     with pytest.raises(PassError, match="the graph is quantised already: node") as caught:
