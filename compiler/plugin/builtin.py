@@ -14,6 +14,8 @@ BUILTIN: Final[dict[str, dict[str, str]]] = {
         "convert.float16": "mopt.passes.convert.float16:Float16",
         "convert.opset": "mopt.passes.convert.opset:Opset",
         "convert.tensorrt": "mopt.passes.convert.tensorrt:TensorRT",
+        "distill.features": "mopt.passes.distill.features:Features",
+        "distill.response": "mopt.passes.distill.response:Response",
         "prune.channels": "mopt.passes.prune.channels:Channels",
         "prune.heads": "mopt.passes.prune.heads:Heads",
         "prune.magnitude": "mopt.passes.prune.magnitude:Magnitude",
