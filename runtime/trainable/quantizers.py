@@ -84,14 +84,28 @@ def plan(module: Module, store: Store, taken: dict[str, ir.Value]) -> Plan:
     weights = {weight.value: weight for weight in module.weights()}
     reached = differentiable(module)
     pairs: dict[tuple[ir.Value, bytes], tuple[str, str]] = {}
+    ambiguous = _on_two_grids(module, weights)
     for node in module.nodes():
         if node.domain not in _DOMAINS:
+            continue
+        if node.op_type == "DequantizeLinear" and node.inputs[0] in ambiguous:
             continue
         if node.op_type == "DequantizeLinear" and node.inputs[0] in weights:
             _weight(node, weights, reached, store, made, taken, pairs)
         elif node.op_type == "QuantizeLinear":
             _activation(node, weights, made)
     return made
+
+
+def _on_two_grids(module: Module, weights: Mapping[ir.Value, Weight]) -> set[ir.Value]:
+    """Return the integers that are read on more than one grid: none says what the weight is; they stay constants."""
+    grids: dict[ir.Value, set[bytes | None]] = {}
+    for node in module.nodes():
+        if node.domain in _DOMAINS and node.op_type == "DequantizeLinear" and node.inputs[0] in weights:
+            stored = weights[node.inputs[0]]
+            grid = _grid(node, weights, stored.tensor.dtype)
+            grids.setdefault(stored.value, set()).add(None if grid is None else grid.key)
+    return {value for value, found in grids.items() if len(found) > 1}
 
 
 def _weight(
@@ -110,8 +124,6 @@ def _weight(
         return
     key = (stored.value, grid.key)
     if key not in pairs:
-        if any(value is stored.value for value, _ in pairs):
-            return  # one tensor on two grids: neither says what the weight is
         content = of_tensor(stored.tensor)
         assert isinstance(content, torch.Tensor)
         quantizer = FakeQuantizer(grid)

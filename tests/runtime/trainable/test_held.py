@@ -152,3 +152,23 @@ def test_a_grid_that_moved_is_written(parse):
     assert scales == {float(np.float32(0.04))}
     other = nodes[records[1].nodes[0]]
     assert float(other.inputs[1].const_value.numpy()) == pytest.approx(0.1)
+
+
+def test_integers_read_on_two_grids_stay_constants(parse):
+    """One number that two multiplications read, each on a step of its own (hard swishes' constants, for one)."""
+    module = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 64] x) => (float[N, 64] y) {
+          a = DequantizeLinear(c, one)
+          b = DequantizeLinear(c, other)
+          xa = Mul(x, a)
+          xw = Mul(xa, w)
+          y = Add(xw, b)
+        }""",
+        c=np.array([100], np.int8), one=np.float32(0.02), other=np.float32(0.5), w=np.ones(64, np.float32),
+    )  # fmt: skip
+    runner = TrainableModule(module)
+    assert np.array_equal(runner.run({"x": X})["y"], OrtRunner(module, optimize="none").run({"x": X})["y"])
+    assert not runner.grids
+    train(runner, {"x": X})
+    assert write_back(runner, module) == ("w",)
