@@ -273,6 +273,14 @@ CASES = {
         {"s": [1, 1, 8]},
         {8: 1},
     ),
+    "expanded, as PyTorch says which axes stay": (
+        TOKENS,
+        "h = MatMul(x, w) n = Shape<start = 0, end = 1>(h) m = Concat<axis = 0>(n, keep) q = Equal(m, minus) "
+        "s = Where(q, one, m) e = Expand(t, s) k = Concat<axis = 1>(e, h) y = MatMul(k, w2)",
+        {"w": (6, 8), "t": (1, 1, 8), "w2": (8, 5)},
+        {"keep": [-1, -1], "minus": [-1, -1, -1], "one": [1, 1, 1]},
+        {8: 1},
+    ),
 }  # fmt: skip
 
 

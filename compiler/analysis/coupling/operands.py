@@ -36,10 +36,17 @@ def entries(value: ir.Value | None, rank: int) -> list[int | None]:
     if array is not None:
         return [int(item) for item in np.asarray(array).reshape(-1)]
     producer = value.producer() if value is not None else None
-    if producer is None or producer.op_type != "Concat" or producer.domain != "":
+    if producer is None or producer.domain != "":
         return [None] * rank
+    if producer.op_type == "Where":
+        return _chosen(producer, rank)
+    return _joined(producer, rank) if producer.op_type == "Concat" else [None] * rank
+
+
+def _joined(node: ir.Node, rank: int) -> list[int | None]:
+    """Return the entries of a Concat of sizes."""
     found: list[int | None] = []
-    for operand in producer.inputs:
+    for operand in node.inputs:
         part = any_constant(operand)
         length = None if operand is None or operand.shape is None else operand.shape[0]
         if part is not None:
@@ -49,3 +56,16 @@ def entries(value: ir.Value | None, rank: int) -> list[int | None]:
         else:
             return [None] * rank
     return found if len(found) == rank else [None] * rank
+
+
+def _chosen(node: ir.Node, rank: int) -> list[int | None]:
+    """Return the entries of Where(Equal(sizes, -1), 1, sizes): how PyTorch exports what Expand leaves as it is."""
+    equal = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if equal is None or equal.op_type != "Equal" or equal.domain != "":
+        return [None] * rank
+    left, right, one, other = (entries(value, rank) for value in (*equal.inputs, *node.inputs[1:]))
+    if {len(left), len(right), len(one), len(other)} != {rank}:
+        return [None] * rank
+    return [
+        None if None in (a, b) else (x if a == b else y) for a, b, x, y in zip(left, right, one, other, strict=True)
+    ]
