@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,30 +12,23 @@ import onnxruntime as ort
 from mopt.ir.module import Module
 from mopt.runtime.contract import RunError, TargetError
 from mopt.runtime.dtypes import from_numpy, from_onnxruntime, numpy_dtype
-from mopt.runtime.gpu import gpus
-from mopt.runtime.ort_device import DEVICES, device_resident
+from mopt.runtime.ort_device import DEVICES, DeviceRun, plain_run
+from mopt.runtime.ort_failure import capture_failure, device_failure, first_lines
+from mopt.runtime.ort_options import GpuOptions
+from mopt.runtime.ort_placement import RECORD, Placement, placement
+from mopt.runtime.ort_provider import PROVIDERS, Provider, chain, provider_problem, require
 
 if TYPE_CHECKING:
     import numpy as np
+    from mopt.runtime.trt.cuda_driver import CudaDriver
 
-Provider = Literal["cpu", "cuda", "tensorrt"]
 Level = Literal["none", "basic", "extended", "all"]
 
-_PROVIDERS: Final = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
 _LEVELS: Final = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-}
-# What a provider's library links against and pip can bring; told to the user where it does not load.
-_INSTALL: Final = {
-    "cuda": "an NVIDIA driver, and `pip install 'onnxruntime-gpu[cuda,cudnn]'`",
-    "tensorrt": "an NVIDIA driver, `pip install 'onnxruntime-gpu[cuda,cudnn]'` and TensorRT 10's libraries",
 }
 _IN_MEMORY_LIMIT: Final = 64 << 20
 """Modules with more bytes of weights go to onnxruntime through a file, which it maps instead of copying."""
@@ -59,7 +51,7 @@ class OrtRunner:
         provider: the execution provider. One that can't be loaded is an error, never a silent fall-back to the CPU.
         threads: threads inside one operator; operators run one after the other.
         optimize: onnxruntime's own graph optimisations: True for all, False for none, or one of its levels.
-        options: provider options, in onnxruntime's words.
+        options: the provider's options in onnxruntime's words, or `GpuOptions`.
         patterns: plan one block of memory for each shape of inputs, and keep the plan. Without, runs of many different
             shapes take no more memory than one of the largest.
         traced: a folder for onnxruntime's profile of every run (`end_trace`), and for the graph that it really runs,
@@ -76,7 +68,7 @@ class OrtRunner:
         provider: Provider = "cpu",
         threads: int = 1,
         optimize: bool | Level = True,
-        options: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | GpuOptions | None = None,
         patterns: bool = True,
         traced: Path | None = None,
     ) -> None:
@@ -93,21 +85,25 @@ class OrtRunner:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(traced / "profile")
             settings.optimized_model_filepath = str(traced / "optimized.onnx")
-        if provider != "cpu":
-            _require(provider)
-        chosen = [(_PROVIDERS[provider], dict(options or {}))]
-        if provider != "cpu":
-            chosen.append((_PROVIDERS["cpu"], {}))  # for operators that the provider has no kernel for
+        self._options = options if isinstance(options, GpuOptions) else GpuOptions(extra=dict(options or {}))
+        self._cuda = self._device()
+        settings.add_session_config_entry(RECORD, "1")
         try:
-            self._session = ort.InferenceSession(self._source(model), settings, providers=chosen)
+            self._session = ort.InferenceSession(
+                self._source(model), settings, enable_fallback=0,
+                providers=chain(provider, self._options.settings(provider, self._cuda.stream if self._cuda else 0)),
+            )  # fmt: skip
         except Exception as error:  # onnxruntime raises a family of unrelated types
             self.close()
-            raise TargetError(f"onnxruntime refuses the model: {_first_lines(error)}") from error
-        if _PROVIDERS[provider] not in self._session.get_providers():
+            found = device_failure(error) or (capture_failure(error) if self._options.cuda_graph else None)
+            raise found or TargetError(f"onnxruntime refuses the model: {first_lines(error)}") from error
+        if PROVIDERS[provider] not in self._session.get_providers():
+            problem = provider_problem(provider)
+            told = f": {problem.reason}" if problem else ""
             raise TargetError(
-                f"onnxruntime could not start its {provider} provider on this machine",
+                f"onnxruntime could not start its {provider} provider on this machine{told}",
                 missing=True,
-                help=provider_help(provider),
+                help=problem.help if problem else "`mopt doctor` says what this machine has",
             )
         self._inputs = tuple(
             Port(item.name, from_onnxruntime(item.type), tuple(item.shape)) for item in self._session.get_inputs()
@@ -115,8 +111,7 @@ class OrtRunner:
         self._outputs = tuple(
             Port(item.name, from_onnxruntime(item.type), tuple(item.shape)) for item in self._session.get_outputs()
         )
-        self._quiet = ort.RunOptions()
-        self._quiet.log_severity_level = 4
+        self._quiet = plain_run(self._options.cuda_graph)
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -133,10 +128,16 @@ class OrtRunner:
         """The execution providers that onnxruntime really uses, in its own words."""
         return tuple(self._session.get_providers())
 
+    @property
+    def placement(self) -> Placement | None:
+        """Which provider runs which node; None where this onnxruntime does not tell."""
+        return placement(self._session, PROVIDERS[self._provider])
+
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         """Run once; arrays by input name in, by output name out.
 
         Raises:
+            DeviceError: the device has no memory left, or fails.
             RunError: an input is missing, of the wrong type, or a shape that the model does not accept.
         """
         names = [port.name for port in self._outputs]
@@ -144,25 +145,24 @@ class OrtRunner:
         try:
             results = self._session.run(names, given, self._quiet)
         except Exception as error:  # onnxruntime raises a family of unrelated types
-            raise RunError(f"{self._misfit(given)}{_first_lines(error)}") from error
+            raise device_failure(error) or RunError(f"{self._misfit(given)}{first_lines(error)}") from error
         return dict(zip(names, results, strict=True))
 
     def bound(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Callable[[], object]:
         """Return a function that runs on these arrays and does nothing else: what a profiler times.
 
-        On a GPU the arrays are copied there once, and the outputs stay there.
+        On a GPU the arrays are copied there once, the outputs stay there, and the function's `seconds` runs once and
+        returns the device's own time (`DeviceRun`).
 
         Raises:
+            DeviceError: the device has no room for the inputs.
             RunError: an input is missing.
         """
-        session, names, given, quiet = (
-            self._session,
-            [port.name for port in self._outputs],
-            self._given(feeds),
-            self._quiet,
-        )
+        session, quiet, given = self._session, self._quiet, self._given(feeds)
+        names = [port.name for port in self._outputs]
         if (device := DEVICES[self._provider]) != "cpu":
-            return device_resident(session, names, given, device, quiet)
+            graph = self._options.cuda_graph
+            return DeviceRun(session, names, given, device, cuda_graph=graph, stream=self._cuda)
         return lambda: session.run(names, given, quiet)
 
     def end_trace(self) -> str:
@@ -185,7 +185,7 @@ class OrtRunner:
             values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in given.items()}
             results = self._session.run_with_ort_values(list(names), values, self._quiet)
         except Exception as error:  # onnxruntime raises a family of unrelated types
-            raise RunError(f"{self._misfit(given)}{_first_lines(error)}") from error
+            raise device_failure(error) or RunError(f"{self._misfit(given)}{first_lines(error)}") from error
         del values
         results.reverse()
         for name in names:
@@ -217,6 +217,21 @@ class OrtRunner:
                 return f"input `{port.name}` is {port.dtype}, was given {from_numpy(given.dtype)}: "
         return ""
 
+    def _device(self) -> CudaDriver | None:
+        """Return the stream that a GPU's session runs in; None on the CPU.
+
+        Raises:
+            TargetError: the provider can't be loaded here, or another GPU than the first is asked for.
+        """
+        if self._provider == "cpu":
+            return None
+        require(self._provider)
+        if self._options.extra.get("device_id", "0") != "0":
+            raise TargetError("`device_id` must be 0", help="choose a GPU with CUDA_VISIBLE_DEVICES")
+        from mopt.runtime.trt.cuda_driver import CudaDriver
+
+        return CudaDriver()
+
     def _source(self, model: Module | Path | str | bytes) -> str | bytes:
         if isinstance(model, bytes):
             return model
@@ -237,44 +252,5 @@ def cast_feeds(feeds: Mapping[str, np.ndarray[Any, Any]], inputs: Sequence[Port]
     return {port.name: feeds[port.name].astype(numpy_dtype(port.dtype), copy=False) for port in inputs}
 
 
-def provider_problem(provider: Provider) -> str:
-    """Say why a provider can't be loaded on this machine; empty where it can, as far as its library goes."""
-    if _PROVIDERS[provider] not in ort.get_available_providers():
-        return f"this build of onnxruntime has no {provider} provider"
-    if provider == "cpu":
-        return ""
-    if not gpus():
-        return "no NVIDIA GPU (or no driver) on this machine"
-    for name in ("providers_shared", f"providers_{provider}"):
-        library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_{name}.so"
-        try:
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            return f"the {provider} provider of onnxruntime does not load: {error}"
-    return ""
-
-
-def provider_help(provider: Provider) -> str:
-    """Say what a provider needs that this machine may lack."""
-    return f"it needs {_INSTALL[provider]}" if provider in _INSTALL else ""
-
-
-def _require(provider: Provider) -> None:
-    if hasattr(ort, "preload_dlls"):
-        import contextlib
-        import io
-
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it did not find
-            ort.preload_dlls()
-    problem = provider_problem(provider)
-    if problem:
-        raise TargetError(problem, missing=True, help=provider_help(provider))
-
-
 def _weight_bytes(module: Module) -> int:
     return sum(weight.tensor.nbytes for weight in module.weights())
-
-
-def _first_lines(error: BaseException, lines: int = 3) -> str:
-    text = str(error).strip() or type(error).__name__
-    return " ".join(part.strip() for part in text.splitlines()[:lines])[:600]

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from mopt.plugin import option, register
 from mopt.runtime.contract import Artifact, Availability, Sizes, Target, TargetError
+from mopt.values import ByteSize
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
     from mopt.runtime.ort import OrtRunner
+    from mopt.runtime.ort_options import GpuOptions
+
+_UNLIMITED: Final = ByteSize(0)
 
 
 @register("ort")
@@ -34,9 +38,35 @@ class OrtTarget(Target):
         False, help="store weights with many zeros as what is not zero and where; they are dense again once loaded"
     )
     provenance: bool = option(False, help="keep in the file which source nodes and steps each node comes from")
-    provider_options: Mapping[str, str] = option(
-        factory=dict, help="the provider's own options, in onnxruntime's words: `{trt_fp16_enable: \"1\"}`"
+    cuda_graph: bool = option(
+        False, help="GPU: record the kernels of a run once, and launch them as one; for one size of inputs at a time"
     )
+    tf32: bool = option(False, help="GPU: let float32 convolutions and products round to TF32")
+    layout: Literal["nchw", "nhwc"] = option("nchw", help="GPU: of convolutions; `nhwc` suits tensor cores")
+    search: Literal["exhaustive", "heuristic", "default"] = option(
+        "exhaustive", help="GPU: how cuDNN's algorithm for a convolution is chosen"
+    )
+    memory: ByteSize = option(_UNLIMITED, help="GPU: most memory of the arena, and of a TensorRT layer; 0: no limit")
+    cache: str = option("", help="`provider=tensorrt`: folder that keeps engines and timings between sessions")
+    provider_options: Mapping[str, str] = option(
+        factory=dict, help="further options of the provider, in onnxruntime's words; they win"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse options that the provider has not got.
+
+        Raises:
+            ValueError: names them.
+        """
+        given = {
+            "cuda_graph": self.cuda_graph, "tf32": self.tf32, "layout": self.layout != "nchw",
+            "search": self.search != "exhaustive", "memory": int(self.memory) > 0,
+        }  # fmt: skip
+        named = [name for name, is_set in given.items() if is_set] if self.provider == "cpu" else []
+        if self.cache and self.provider != "tensorrt":
+            named.append("cache")
+        if named:
+            raise ValueError(f"{', '.join(f'`{name}`' for name in named)}: not with `provider={self.provider}`")
 
     def available(self) -> Availability:
         """Look at this machine; a provider is only there if its library loads and a device answers."""
@@ -52,11 +82,11 @@ class OrtTarget(Target):
             return Availability(True, False, "onnxruntime is not installed", "pip install onnxruntime")
         if self.provider == "cpu":  # it is in every build, and importing onnxruntime costs half a second
             return Availability(True, True, versions=versions)
-        from mopt.runtime.ort import provider_help, provider_problem
+        from mopt.runtime.ort_provider import provider_problem
 
         problem = provider_problem(self.provider)
         if problem:
-            return Availability(True, False, problem, provider_help(self.provider), versions)
+            return Availability(True, False, problem.reason, problem.help, versions)
         return Availability(True, True, versions=versions)
 
     def emit(self, module: Module, folder: Path, sizes: Sizes | None = None) -> Artifact:
@@ -89,5 +119,12 @@ class OrtTarget(Target):
             provider=self.provider,
             threads=self.threads,
             optimize=self.optimize,
-            options=self.provider_options,
+            options=self._gpu_options(),
+        )
+
+    def _gpu_options(self) -> GpuOptions:
+        from mopt.runtime.ort_options import GpuOptions
+
+        return GpuOptions(
+            self.cuda_graph, self.tf32, self.layout, self.search, int(self.memory), self.cache, self.provider_options
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
     from mopt.ir import Module
-    from mopt.runtime.ort import Provider
+    from mopt.runtime.ort_provider import Provider
 
 _SUFFIX: Final = "_kernel_time"
 _LAYOUT: Final = frozenset({"ReorderInput", "ReorderOutput", "Memcpy", "MemcpyFromHost", "MemcpyToHost"})

@@ -45,8 +45,9 @@ def profile(
     """Time candidates in interleaved rounds.
 
     A runner that has a method `timed(feeds) -> float` (seconds, measured on its device) is timed by it. One that has
-    `bound(feeds)` gives a function without arguments that does nothing but run; the clock goes around that, else
-    around `run`. Threads are the runners' own matter (`OrtRunner(threads=…)`).
+    `bound(feeds)` gives a function without arguments that does nothing but run. Where that has a method `seconds()`
+    (runs once, measured on the device) and says `timed_by_device`, it is timed by that, else the clock goes around it;
+    without `bound`, around `run`. Threads are the runners' own matter (`OrtRunner(threads=…)`).
 
     Args:
         candidates: runners by name.
@@ -150,7 +151,10 @@ def _prepared(
     if callable(timed):
         return lambda: float(timed(feeds))
     bound = getattr(runner, "bound", None)
-    run = bound(feeds) if callable(bound) else lambda: runner.run(feeds)
+    run: Any = bound(feeds) if callable(bound) else lambda: runner.run(feeds)
+    if getattr(run, "timed_by_device", False):
+        on_device: Callable[[], float] = run.seconds
+        return on_device
 
     def once() -> float:
         start = clock()

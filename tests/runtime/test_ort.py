@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -75,12 +77,13 @@ def test_a_provider_that_does_not_load_is_an_error_not_a_fallback(cnn: Module, p
 
 def test_a_session_that_lost_its_provider_is_an_error(cnn: Module, monkeypatch):
     """onnxruntime drops a provider silently; what it then runs on is looked at, not assumed."""
-    monkeypatch.setattr("mopt.runtime.ort._require", lambda provider: None)
+    monkeypatch.setattr("mopt.runtime.ort.require", lambda provider: None)
+    monkeypatch.setattr("mopt.runtime.trt.cuda_driver.CudaDriver", lambda: SimpleNamespace(stream=7))
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
-        lambda model, settings, providers: real(model, settings, ["CPUExecutionProvider"]),
+        lambda model, settings, providers, **_: real(model, settings, ["CPUExecutionProvider"]),
     )
     with pytest.raises(TargetError, match="could not start its cuda provider") as caught:
         OrtRunner(cnn, provider="cuda")
