@@ -3,12 +3,11 @@
 onnxruntime is asked for the graph it really runs and for the time of each of its operators; `regions` says which of
 the module's nodes an operator stands for, and provenance which source layers those come from. Its profiler counts in
 whole microseconds and slows small operators down: shares say where time goes, and the model's own time is measured
-apart, without it.
+apart, without it. On a GPU, see `trace`.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections import defaultdict
@@ -17,7 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from mopt.runtime.contract import TargetError
 from mopt.runtime.profiler.regions import Operator, regions
+from mopt.runtime.profiler.trace import trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +100,7 @@ def node_times(
     threads: int = 1,
     runs: int = 20,
     warmup: int = 3,
+    apart: bool | None = None,
 ) -> NodeProfile:
     """Run a module under onnxruntime's profiler.
 
@@ -107,21 +109,21 @@ def node_times(
         feeds: its inputs.
         provider, threads: as for `OrtRunner`.
         runs: runs that count; `warmup` runs before them do not.
+        apart: see `trace`.
 
     Raises:
-        TargetError: onnxruntime refuses the model, or lacks the provider.
+        TargetError: onnxruntime refuses the model, lacks the provider, or tells no node's time (TensorRT).
         RunError: the model does not take the inputs.
     """
-    import onnx
-    from mopt.runtime.ort import OrtRunner
-
+    if provider == "tensorrt":
+        raise TargetError(
+            "onnxruntime tells no node's time inside of a TensorRT engine",
+            help="use `--provider cuda`; `mopt show` tells the layers of an engine of the `trt` target",
+        )
     with tempfile.TemporaryDirectory(prefix="mopt-") as text:
-        folder = Path(text)
-        with OrtRunner(module, provider=provider, threads=threads, traced=folder) as runner:
-            for _ in range(warmup + runs):
-                runner.run(feeds)
-            events = json.loads(Path(runner.end_trace()).read_text(encoding="utf-8"))
-        graph = onnx.load(folder / "optimized.onnx", load_external_data=False).graph
+        events, graph = trace(
+            module, feeds, Path(text), provider=provider, threads=threads, runs=warmup + runs, apart=apart
+        )
     seen = _durations(events, warmup)
     nodes = regions(module, _operators(module, graph))
     total = sum(seconds for seconds, _, _ in seen.values())
