@@ -68,7 +68,8 @@ def same_network(module: Module, teacher: Module, options: Distillation) -> tupl
     Raises:
         PassError: it is, and there is no loss over the targets: nothing can be learnt.
     """
-    if _weights(module) != _weights(teacher):
+    weights = _weights(module)
+    if not weights or weights != _weights(teacher):
         return ()
     told = f"the student is its teacher `{options.teacher.name}`, weight for weight"
     if options.loss is None:

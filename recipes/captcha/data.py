@@ -41,8 +41,8 @@ def _drawing(generator: random.Random) -> Iterator[Any]:
         import captcha.image as package
     except ImportError as error:
         raise ImportError("captchas are drawn by the `captcha` package: pip install captcha") from error
-    theirs = package.secrets
-    package.secrets = _Seeded(generator)  # type: ignore[assignment]
+    theirs = package.secrets  # type: ignore[attr-defined]
+    package.secrets = _Seeded(generator)  # type: ignore[attr-defined, assignment]
     try:
         yield package.ImageCaptcha(WIDTH, HEIGHT, font_sizes=(34, 38, 42))
     finally:
