@@ -21,6 +21,8 @@ torch = pytest.importorskip("torch", reason="needs the extra `torch`")
 pytest.importorskip("accelerate", reason="needs the extra `torch`")
 
 from mopt.passes.quantize.aware import Aware  # noqa: E402
+from mopt.passes.quantize.static import Static  # noqa: E402
+from mopt.passes.simplify.rules import Rules  # noqa: E402
 from mopt.recipes.digits import model as digit_model  # noqa: E402
 from mopt.recipes.digits.data import digits  # noqa: E402
 from mopt.runtime.contract import DataError  # noqa: E402
@@ -70,7 +72,7 @@ def context(tmp_path):
     bar = SimpleNamespace(advance=lambda steps=1: None, describe=lambda text: None)
 
     def make(train=None, seed=0, promises=(), teacher=None):
-        splits = {**SPLITS, **({} if train is None else {"train": train})}
+        splits = {**SPLITS, "first": SPLITS["train"][:32], **({} if train is None else {"train": train})}
         return SimpleNamespace(
             seed=seed, bindings={}, scratch=tmp_path, checkpoints=tmp_path / "checkpoints", promises=promises,
             module=lambda name: teacher, loss=lambda reference: CrossEntropy(),
@@ -119,6 +121,28 @@ def test_eight_bits_cost_nothing(trained, context, method):
     apart, width = drift(result.module)
     assert apart < width / 255
     assert len(to_proto(result.module).SerializeToString()) < 0.4 * len(to_proto(trained).SerializeToString())
+
+
+@pytest.mark.parametrize("method", ["lsq", "pact", "minmax"])
+def test_it_starts_from_the_ranges_of_static_quantisation(trained, context, method):
+    """What nothing was trained of is on `quantize.static`'s grids for activations; `minmax` on the extremes."""
+    calibration = "minmax" if method == "minmax" else "mse"
+    given = {"method": calibration, "bias_correction": False}
+    folded = Rules().run(trained.clone(), context()).module
+    expected = Static(DataRef("scans", "first"), **given).run(folded.clone(), context())
+    found = static(folded, context(), method=method, calibration=calibration, momentum_of_ranges=1.0)
+    grids = []
+    for module in (expected.module, found.module):
+        weights = {weight.value: weight for weight in module.weights()}
+        grids.append({
+            node.inputs[0].name: (float(weights[node.inputs[1]].numpy()), int(weights[node.inputs[2]].numpy()))
+            for node in module.nodes() if node.op_type == "QuantizeLinear"
+        })  # fmt: skip
+    assert len(grids[0]) > 5
+    assert grids[0].keys() == grids[1].keys()
+    for name, (scale, zero) in grids[0].items():
+        assert grids[1][name][0] == pytest.approx(scale, rel=1e-5)
+        assert grids[1][name][1] == zero
 
 
 def test_few_bits_are_far_above_static(trained, context):
@@ -208,7 +232,6 @@ def test_grids_move_and_are_written(trained, context):
 
 def test_pruned_weights_stay_zero(trained, context):
     from mopt.passes.prune.magnitude import Magnitude
-    from mopt.passes.simplify.rules import Rules
     from mopt.values import Ratio
 
     before = Rules().run(trained.clone(), context()).module
