@@ -58,7 +58,10 @@ class Static(Pass):
     )
     keep: Globs = option((), help="source layers (or node names) left in float")
     budget: Ratio = option(
-        Ratio(0.0), help="share of MACs that a sensitivity analysis may leave in float", minimum=0, maximum=1
+        Ratio(0.0),
+        help="share of the time that bytes save which a sensitivity analysis may give back for accuracy",
+        minimum=0,
+        maximum=1,
     )
     sensitive: Literal["float", "uint16", "int16"] = option(
         "float", help="what becomes of the units within `budget`; 16 bits are for targets that have kernels for them"
@@ -73,7 +76,7 @@ class Static(Pass):
     )
     batch: int = option(1, help="samples in one calibration run, where their shapes allow it", minimum=1)
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 6
     source: ClassVar[str] = (
         "Jacob et al. 2018 (arXiv:1712.05877); Migacz 2017, 8-bit Inference with TensorRT (entropy); "
         "Nagel et al. 2019, Data-Free Quantization (arXiv:1906.04721; bias correction, equalisation); "

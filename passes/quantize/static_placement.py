@@ -16,9 +16,9 @@ from mopt.passes.quantize.static_units import WEIGHTED, Unit
 
 QUANTIZE: Final = 0.10
 DEQUANTIZE: Final = 0.17
-"""Nanoseconds an element, measured as `_COST`."""
+"""Nanoseconds an element, measured as `COST`."""
 
-_COST: Final = {
+COST: Final = {
     "Add": (0.11, 0.14), "Mul": (0.11, 0.24), "HardSigmoid": (0.28, 0.28), "Sigmoid": (0.45, 0.30),
     "LeakyRelu": (0.10, 0.30), "Concat": (0.10, 0.05), "GlobalAveragePool": (0.05, 0.05), "AveragePool": (0.30, 0.60),
     "MaxPool": (0.60, 0.60), "Transpose": (0.30, 0.15),
@@ -95,7 +95,7 @@ def _lacks(unit: Unit, placement: Placement) -> bool:
 
 def _saved_without(unit: Unit, placement: Placement, shapes: Mapping[str, tuple[int, ...]]) -> float:
     """Return the nanoseconds saved by leaving a unit in float."""
-    real, integer = _COST.get("HardSigmoid" if unit.kind == "hardswish" else unit.node.op_type, _MOVED)
+    real, integer = COST.get("HardSigmoid" if unit.kind == "hardswish" else unit.node.op_type, _MOVED)
     values = dict.fromkeys((*unit.inputs, unit.result))
     sizes = {value: prod(shapes.get(value.name or "", (1,))) for value in values}
     size = max(sizes.values()) if unit.kind == "pool" else sizes[unit.result]
@@ -103,5 +103,5 @@ def _saved_without(unit: Unit, placement: Placement, shapes: Mapping[str, tuple[
     without = Placement(other for other in placement.units if other is not unit)
     there = sum(without.border(value, count) for value, count in sizes.items()) + real * size
     if unit.shifted is not None:
-        there += _COST["Add"][0] * size
+        there += COST["Add"][0] * size
     return here - there

@@ -7,7 +7,8 @@ later ones can make up for an error follows from the Cholesky factor of H⁻¹, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from mopt.passes.quantize.static_patches import Patches, patches_of
 from mopt.passes.quantize.static_units import Unit
 from mopt.passes.quantize.static_weights import output_axis
 from mopt.passes.quantize.symmetric import LEVELS
+from mopt.rewrite.constants import constant_array
 from mopt.runtime.contract import Split
 from numpy.typing import NDArray
 
@@ -31,10 +33,54 @@ _WIDEST: Final = 2560
 _BLOCK: Final = 128
 
 
-def round_weights(module: Module, units: Sequence[Unit], split: Split, context: Context, *, per_channel: bool) -> Note:
+@dataclass(frozen=True)
+class Rounded:
+    """A weight that lies on its grid, and the bias that makes up for what that changes on average; None for none."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32] | None = None
+
+
+def round_weights(
+    module: Module, units: Sequence[Unit], split: Split, context: Context, *, per_channel: bool, correct: bool = True
+) -> Note:
     """Replace the weights of convolutions and products by ones that lie on the grid quantisation will choose.
 
-    A weight that several nodes read, and one whose H would be too large, is left to rounding to the nearest.
+    See `rounded_weights`; a weight that several nodes read, and one whose H would be too large, is left to rounding to
+    the nearest.
+    """
+    return put(module, units, rounded_weights(module, units, split, context, per_channel=per_channel, correct=correct))
+
+
+def put(module: Module, units: Sequence[Unit], rounded: Mapping[str, Rounded]) -> Note:
+    """Put the rounded weights of these units into the module; return what to say of it."""
+    constants, count = Constants(module), 0
+    for unit in units:
+        found = rounded.get(unit.name)
+        if found is None:
+            continue
+        count += 1
+        constants.replace(unit.node, 1, found.weight)
+        if found.bias is None:
+            continue
+        if len(unit.node.inputs) > 2 and unit.node.inputs[2] is not None:
+            constants.replace(unit.node, 2, found.bias)
+        else:
+            unit.node.resize_inputs(3)
+            unit.node.replace_input_with(2, constants.add(found.bias, f"{unit.name}_bias"))
+    module.touch()
+    others = sum(unit.weight is not None for unit in units) - count
+    rest = f", {others} to the nearest" if others else ""
+    return Note(f"rounded the weights of {count} layers by the error of their results{rest}")
+
+
+def rounded_weights(
+    module: Module, units: Sequence[Unit], split: Split, context: Context, *, per_channel: bool, correct: bool
+) -> dict[str, Rounded]:
+    """Return weights rounded by the error of their layers' results, by unit.
+
+    Args:
+        correct: the mean of that error goes into the bias, so that rounding only has to mind what varies.
     """
     chosen: dict[str, tuple[Unit, Patches]] = {}
     for unit in units:
@@ -42,30 +88,57 @@ def round_weights(module: Module, units: Sequence[Unit], split: Split, context: 
         weight = unit.node.inputs[1] if patches is not None else None
         if patches is not None and weight is not None and len(weight.uses()) == 1 and patches.size <= _WIDEST:
             chosen[unit.name] = (unit, patches)
-    moments: dict[str, Reals] = {}
+    moments: dict[str, _Moments] = {}
 
     def visit(arrays: Any) -> None:
         for name, (unit, patches) in chosen.items():
-            rows = patches.rows(arrays[unit.inputs[0].name or ""], len(split))
-            found = np.matmul(rows.transpose(0, 2, 1), rows).astype(np.float64)
-            moments[name] = moments.get(name, 0.0) + found
+            moments.setdefault(name, _Moments()).add(patches.rows(arrays[unit.inputs[0].name or ""], len(split)))
 
     watched = list(dict.fromkeys(unit.inputs[0].name or "" for unit, _ in chosen.values()))
     observe(module, watched, split, context, label="measure second moments", visit=visit)
-    constants = Constants(module)
+    found = {}
     with context.progress("round weights", len(chosen)) as progress:
         for name, (unit, patches) in chosen.items():
             assert unit.weight is not None
+            seen, centre = moments.pop(name), correct and unit.kind != "matmul"
             rows = patches.split(unit.weight)
             scale = _scale(unit.weight, output_axis(unit) if per_channel else None)
             scales = patches.split(np.broadcast_to(scale, unit.weight.shape))[:, :, :1]
-            rounded = gptq(rows, scales, moments[name])
-            constants.replace(unit.node, 1, patches.join(rounded * scales, unit.weight.shape))
+            steps = gptq(rows, scales, seen.covariance() if centre else seen.squares)
+            bias = _bias(unit, steps * scales - rows, seen.mean()) if centre else None
+            found[name] = Rounded(patches.join(steps * scales, unit.weight.shape).astype(np.float32), bias)
             progress.advance()
-    module.touch()
-    others = sum(unit.weight is not None for unit in units) - len(chosen)
-    rest = f", {others} to the nearest" if others else ""
-    return Note(f"rounded the weights of {len(chosen)} layers by the error of their results{rest}")
+    return found
+
+
+class _Moments:
+    """Sums over the rows that a unit read: f64[groups, size] and, of products in pairs, f64[groups, size, size]."""
+
+    def __init__(self) -> None:
+        self._count, self._sums = 0, np.zeros((1, 1))
+        self.squares: Reals = np.zeros((1, 1, 1))
+
+    def add(self, rows: NDArray[Any]) -> None:
+        self._count += rows.shape[1]
+        self._sums = self._sums + rows.sum(axis=1, dtype=np.float64)
+        self.squares = self.squares + np.matmul(rows.transpose(0, 2, 1), rows).astype(np.float64)
+
+    def mean(self) -> Reals:
+        return self._sums / max(self._count, 1)
+
+    def covariance(self) -> Reals:
+        mean = self.mean()
+        return self.squares - self._count * mean[:, :, None] * mean[:, None, :]
+
+
+def _bias(unit: Unit, error: Reals, mean: Reals) -> NDArray[np.float32] | None:
+    """Return a unit's bias less what the weights' error adds on average."""
+    value = unit.node.inputs[2] if len(unit.node.inputs) > 2 else None
+    old = constant_array(value)
+    if value is not None and old is None:
+        return None
+    change = np.einsum("gos,gs->go", error, mean).reshape(-1)
+    return np.asarray((0 if old is None else old) - change, np.float32)
 
 
 def gptq(rows: Reals, scales: Reals, moments: Reals) -> Reals:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
@@ -18,8 +18,8 @@ from mopt.passes.quantize.preparation import left_in_float, raise_opset
 from mopt.passes.quantize.static_correction import before_calibration, with_weights
 from mopt.passes.quantize.static_graph import Writer
 from mopt.passes.quantize.static_placements import place_for, settled
-from mopt.passes.quantize.static_rounding import round_weights
-from mopt.passes.quantize.static_sensitivity import regrids, sensitive
+from mopt.passes.quantize.static_rounding import Rounded, put, rounded_weights
+from mopt.passes.quantize.static_sensitivity import Analysis, regrids, sensitive
 from mopt.passes.quantize.static_stem import stem
 from mopt.passes.quantize.static_stored import STORED, store
 from mopt.passes.quantize.static_stored import notes as stored_notes
@@ -28,6 +28,7 @@ from mopt.passes.quantize.static_units import WEIGHTED, Unit, find_units
 
 if TYPE_CHECKING:
     from mopt.passes.quantize.static import Static
+    from mopt.runtime.contract import Split
 
 OPSET: Final = 13
 """The first opset whose DequantizeLinear has an axis."""
@@ -59,18 +60,23 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     first = stem(units, seen.shapes) if options.placement == "onnxruntime" and not static_wide.is_wide(options) else ()
     first = tuple(name for name in first if name not in kept)
     by_hand, kept = kept, kept.union(first)
-    found = sensitive(module, units, kept, seen, split, options, context) if options.budget > 0 else ()
-    placement = place_for(options, units, seen.shapes, kept | {item.unit for item in found})
+    placement = place_for(options, units, seen.shapes, kept)
+    rounded = _rounded(module, placement.units, split, options, context)
+    found = Analysis()
+    if options.budget > 0:
+        found = sensitive(module, units, kept, seen, rounded, split, options, context)
+        placement = place_for(options, units, seen.shapes, kept | {item.unit for item in found.left})
     if options.rounding != "nearest":
-        corrected.append(round_weights(module, placement.units, split, context, per_channel=options.per_channel))
+        corrected.append(put(module, placement.units, rounded))
+        chosen = {unit.name for unit in placement.units}
         units = with_weights(units)
-        placement = place_for(options, units, seen.shapes, kept | {item.unit for item in found})
+        placement = place_for(options, units, seen.shapes, {unit.name for unit in units} - chosen)
     counts = Counter(unit.node.op_type for unit in placement.units)
     chosen = {unit.name for unit in placement.units}
     floats = [unit for unit in units if unit.name not in chosen and unit.name not in kept]
     writer = Writer(module, placement, seen.tensors, options)
     inputs = {unit.name: seen.tensors[unit.inputs[0].name or ""] for unit in units}
-    read = {item.unit: inputs[item.unit] for item in found}
+    read = {item.unit: inputs[item.unit] for item in found.left}
     writer.write()
     wide, wide_notes = static_wide.write_sensitive(module, read, options)
     stored = store(module, [node for node in module.graph if _is_stored(node, options)], options)
@@ -91,16 +97,30 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     if first:
         notes.append(Note(f"the first {len(first)} left in float, where they take no longer", nodes=first))
     in_wide = {name for note in wide_notes for name in note.nodes}
-    for item in found:
+    if found.left:
+        gained = f"{found.before:.1f} to {found.after:.1f} dB of signal to error predicted"
+        notes.append(Note(f"{len(found.left)} sensitive: {gained} for {found.time:.0%} of the time that bytes save"))
+    for item in found.left:
         where = "in 16 bits" if item.unit in in_wide else "left in float"
         said = f"{where} as sensitive: {item.share:.0%} of the error measured, {item.macs:.1%} of MACs"
         notes.append(Note(said, nodes=(item.unit,)))
-    sensitive_names = {item.unit for item in found}
+    sensitive_names = {item.unit for item in found.left}
     cheap = tuple(unit.name for unit in floats if unit.name not in sensitive_names)
     if cheap:
         reason = "where bytes would not save time" if options.placement == "onnxruntime" else "for TensorRT to fuse"
         notes.append(Note(f"{len(cheap)} left in float {reason}", nodes=cheap))
     return PassResult(module, True, (*notes, *left_in_float(left), *_inner(module)))
+
+
+def _rounded(
+    module: Module, units: Sequence[Unit], split: Split, options: Static, context: Context
+) -> Mapping[str, Rounded]:
+    """Return the weights that are not rounded to the nearest."""
+    if options.rounding == "nearest":
+        return {}
+    return rounded_weights(
+        module, units, split, context, per_channel=options.per_channel, correct=options.bias_correction
+    )
 
 
 def _observed(units: Sequence[Unit]) -> dict[str, int | None]:

@@ -197,7 +197,7 @@ def test_keep_and_budget_leave_nodes_in_float_and_say_so() -> None:
     assert operators(after).count("QuantizeLinear") == 2  # around the second convolution
     assert any("by `keep`" in note.message and note.nodes == (names[0],) for note in notes)
     _, notes = quantized(before, given, budget=Ratio(0.2))
-    assert [note.nodes for note in notes if "sensitive" in note.message] == [(names[1],)]
+    assert [note.nodes for note in notes if "as sensitive" in note.message] == [(names[1],)]
     with pytest.raises(PassError, match="matches no layer"):
         quantized(before, given, keep=("nothing*",))
 
