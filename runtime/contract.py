@@ -54,13 +54,18 @@ class Source:
         """
         raise TypeError(f"{type(self).__name__} does not implement load")
 
-    def eager(self, threads: int = 1) -> Runner:
+    def eager(self, threads: int = 1, *, gpu: bool = False) -> Runner:
         """Return the model as its own framework runs it, in this process: what a speed-up over it refers to.
+
+        Args:
+            threads: on the CPU.
+            gpu: run it on the GPU, in float16.
 
         Raises:
             SourceError: it can't be loaded, or comes from no framework.
+            TargetError: the framework can't use a GPU here (`missing`).
         """
-        del threads
+        del threads, gpu
         raise SourceError(f"a model of `{self.name}` has no framework of its own to run it")
 
 

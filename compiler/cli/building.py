@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from mopt.check import CheckResult
+    from mopt.runtime.ort_options import GpuOptions
 
 RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 SET = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a `param` of the recipe.")
@@ -122,6 +123,9 @@ def plan_command(recipe: Path, settings: tuple[str, ...], store: Path | None, as
 @click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
 @click.option("--nodes", is_flag=True, help="Say where the time goes: by operator, mapped back to source layers.")
 @click.option("--memory", is_flag=True, help="Load each model in a process of its own: load time, peak memory.")
+@click.option("--energy", is_flag=True, help="Read the joules of a run off the GPU (needs nvidia-ml-py).")
+@click.option("--throughput", is_flag=True, help="Double the batch while some model's samples a second grow.")
+@click.option("--cuda-graph", is_flag=True, help="Record a run's kernels once, and launch them as one.")
 @click.option("--chart", type=click.Path(path_type=Path, dir_okay=False), help="Draw a chart: .svg, .png or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def profile_command(
@@ -137,6 +141,9 @@ def profile_command(
     provider: str,
     nodes: bool,
     memory: bool,
+    energy: bool,
+    throughput: bool,
+    cuda_graph: bool,
     chart: Path | None,
     as_json: bool,
 ) -> int:
@@ -151,6 +158,8 @@ def profile_command(
 
     if chart is not None and chart.suffix not in FORMATS:
         raise click.UsageError(f"--chart {chart}: a chart is written as {', '.join(FORMATS)}")
+    if throughput and sweep:
+        raise click.UsageError("--throughput: not with --sweep, since it looks for a batch at one size")
     if chart is not None:
         require_matplotlib()
     request = Request(
@@ -158,7 +167,7 @@ def profile_command(
         {name: _size(name, text) for name, text in overrides(bind, "--bind").items()},
         {name: [_size(name, size.strip(), "--sweep") for size in text.split(",")]
          for name, text in overrides(sweep, "--sweep").items()},
-        nodes, memory,
+        nodes, memory, energy, throughput, _gpu_options(provider, cuda_graph),
     )  # fmt: skip
     comparison = profile_models(request)
     if chart is not None:
@@ -171,6 +180,14 @@ def profile_command(
 
         print_comparison(comparison, Console(highlight=False))
     return 0
+
+
+def _gpu_options(provider: str, cuda_graph: bool) -> GpuOptions | None:
+    from mopt.runtime.ort_options import GpuOptions
+
+    if provider == "cpu" and cuda_graph:
+        raise click.UsageError("--cuda-graph: not with --provider cpu")
+    return None if provider == "cpu" else GpuOptions(cuda_graph=cuda_graph)
 
 
 def _size(name: str, text: str, option: str = "--bind") -> int:

@@ -17,6 +17,7 @@ from mopt.store.files import read_json
 if TYPE_CHECKING:
     from mopt.ir import Module
     from mopt.runtime.contract import Runner, Source
+    from mopt.runtime.ort_options import GpuOptions
 
 _ENGINES: Final = (".plan", ".engine")
 
@@ -31,6 +32,8 @@ class Candidate:
         module: its graph, where there is one; inputs are drawn for the first candidate's that has one.
         open: loads it.
         lower: for a model of a framework, turns it into a graph (slow): where no other candidate has one.
+        engine: the file of an engine; `runtime` loads it.
+        precision: what it computes in, where it has no graph to tell.
     """
 
     name: str
@@ -38,15 +41,20 @@ class Candidate:
     module: Module | None
     open: Callable[[], Runner]
     lower: Callable[[], Module] | None = None
+    engine: Path | None = None
+    precision: str = ""
 
 
-def candidates(references: Sequence[str], provider: Any = "cpu", threads: int = 1) -> list[Candidate]:
+def candidates(
+    references: Sequence[str], provider: Any = "cpu", threads: int = 1, gpu: GpuOptions | None = None
+) -> list[Candidate]:
     """Find what the command line names, in order.
 
     Args:
         references: `model.onnx`, `BUILD/PIPELINE[@STEP]`, `BUILD` (all its pipelines), an engine file, or
             `RECIPE.mopt:MODEL` (a declared model, run by its own framework).
-        provider, threads: for what onnxruntime runs; `threads` for frameworks too.
+        provider, threads, gpu: for what onnxruntime runs; `threads` for frameworks too, which run on the GPU, in
+            float16, where the provider is a GPU's.
 
     Raises:
         LoadError, StoreError, SourceError, TargetError: one can't be found or opened.
@@ -56,28 +64,34 @@ def candidates(references: Sequence[str], provider: Any = "cpu", threads: int = 
         recipe, _, model = reference.rpartition(":")
         path = Path(reference)
         if recipe.endswith(".mopt"):
-            found.append(_eager(Path(recipe), model, name, threads))
+            found.append(_eager(Path(recipe), model, name, provider, threads))
         elif path.suffix in _ENGINES:
             found.append(_engine(path, name))
         elif path.suffix == ".mopt":
             raise SourceError(f"{reference} is a recipe; name one of its models: `{reference}:MODEL`")
         elif path.is_dir() and isinstance(manifest := read_json(path / MANIFEST), dict):
             results = [pipeline for pipeline, entry in manifest["pipelines"].items() if entry["result"] is not None]
-            found += [_graph(path / pipeline, f"{name}/{pipeline}", provider, threads) for pipeline in results]
+            for pipeline in results:
+                module = load_reference(path / pipeline)
+                found.append(of_graph(module, f"{name}/{pipeline}", provider, threads, gpu))
         else:
-            found.append(_graph(path, name, provider, threads))
+            found.append(of_graph(load_reference(path), name, provider, threads, gpu))
     return found
 
 
-def _graph(path: Path, name: str, provider: Any, threads: int) -> Candidate:
+def of_graph(
+    module: Module, name: str, provider: Any = "cpu", threads: int = 1, gpu: GpuOptions | None = None
+) -> Candidate:
+    """Return a graph as a candidate that onnxruntime runs."""
     from mopt.runtime.ort import OrtRunner
 
-    module = load_reference(path)
     runtime = "onnxruntime" if provider == "cpu" else f"onnxruntime, {provider}"
-    return Candidate(name, runtime, module, lambda: OrtRunner(module, provider=provider, threads=threads))
+    if gpu is not None and gpu.cuda_graph:
+        runtime += ", CUDA graph"
+    return Candidate(name, runtime, module, lambda: OrtRunner(module, provider=provider, threads=threads, options=gpu))
 
 
-def _eager(recipe: Path, model: str, name: str, threads: int) -> Candidate:
+def _eager(recipe: Path, model: str, name: str, provider: Any, threads: int) -> Candidate:
     from mopt.check import check
 
     result = check(recipe)
@@ -95,7 +109,11 @@ def _eager(recipe: Path, model: str, name: str, threads: int) -> Candidate:
             module.let_go()
             return module
 
-    return Candidate(name, source.name, None, lambda: source.eager(threads), lower)
+    if provider == "cpu":
+        return Candidate(name, source.name, None, lambda: source.eager(threads), lower, precision="float32")
+    return Candidate(
+        name, f"{source.name}, {provider}", None, lambda: source.eager(threads, gpu=True), lower, precision="float16"
+    )
 
 
 def _engine(path: Path, name: str) -> Candidate:
@@ -118,7 +136,7 @@ def _engine(path: Path, name: str) -> Candidate:
         size = path.stat().st_size
         return target.open(Artifact(path, (path,), size, size))
 
-    return Candidate(name, library, None, open_it)
+    return Candidate(name, library, None, open_it, engine=path)
 
 
 def _names(references: Sequence[str]) -> list[str]:

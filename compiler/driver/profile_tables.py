@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from mopt.report.table import milliseconds
+from mopt.runtime.gpu import Missing
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +32,12 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             console.print(
                 Text(f"{letter}: most samples a second at batch {point.batch}: {point.timings[name].throughput:,.0f}")
             )
+    if comparison.stopped:
+        console.print(Text(f"no larger batch: {comparison.stopped}"), soft_wrap=True)
+    for name, placed in comparison.placements.items():
+        if told := placed.told():
+            console.print(Text(f"{letters[name]}: {told}", "yellow"), soft_wrap=True)
+    _print_energy(comparison, letters, console)
     if comparison.footprints:
         console.print(_memory(comparison, letters))
     for name in comparison.nodes:
@@ -38,7 +45,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     machine = comparison.machine
     console.print(
         Text(
-            f"{machine['processor']}, {machine['provider']}, {machine['threads']} thread(s); interleaved rounds; "
+            f"baseline: {comparison.stated}; {machine.get('gpu') or machine['processor']}, {machine['provider']}, "
+            f"{machine['threads']} thread(s); interleaved rounds; "
             "median ± half its 95% interval; ratio ± half its 99% interval, which the verdict is read off",
             style="dim",
         )
@@ -70,14 +78,36 @@ def _times(comparison: Comparison, letters: Mapping[str, str]) -> Table:
 def _memory(comparison: Comparison, letters: Mapping[str, str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for head in ("load, ms", "first run, ms", "loaded, MiB", "peak, MiB"):
+    on_device = any(found.device_peak_bytes is not None for found in comparison.footprints.values())
+    heads = ["load, ms", "first run, ms", "loaded, MiB", "peak, MiB"]
+    for head in heads + (["GPU loaded, MiB", "GPU peak, MiB"] if on_device else []):
         table.add_column(head, justify="right", no_wrap=True)
     for name, found in comparison.footprints.items():
         table.add_row(
             letters[name], milliseconds(found.load_seconds * 1e3), milliseconds(found.first_seconds * 1e3),
-            f"{found.loaded_bytes / 2**20:,.1f}", f"{found.peak_bytes / 2**20:,.1f}",
+            _mebibytes(found.loaded_bytes), _mebibytes(found.peak_bytes),
+            *([_mebibytes(found.device_loaded_bytes), _mebibytes(found.device_peak_bytes)] if on_device else []),
         )  # fmt: skip
     return table
+
+
+def _mebibytes(size: int | None) -> str:
+    return "–" if size is None else f"{size / 2**20:,.1f}"
+
+
+def _print_energy(comparison: Comparison, letters: Mapping[str, str], console: Console) -> None:
+    for name, found in comparison.energy.items():
+        if isinstance(found, Missing):
+            # One reason holds for all: it is the machine's.
+            console.print(Text(f"energy: not measured: {found.reason} ({found.help})"), soft_wrap=True)
+            return
+        console.print(
+            Text(
+                f"{letters[name]}: {found.joules:.3g} J a run, {found.per_sample:.3g} J a sample "
+                f"at batch {found.batch}, the whole board at {found.watts:.0f} W"
+            ),
+            soft_wrap=True,
+        )
 
 
 def _print_layers(comparison: Comparison, name: str, letter: str, console: Console) -> None:

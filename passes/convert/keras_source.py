@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mopt.passes.convert.worker import convert, need
 from mopt.plugin import option, register
-from mopt.runtime.contract import Source, SourceResult
+from mopt.runtime.contract import Source, SourceResult, TargetError
 from mopt.values import Location, PythonRef, TensorType
 
 if TYPE_CHECKING:
@@ -45,13 +45,16 @@ class KerasSource(Source):
         need("tensorflow", "tensorflow", "keras", "tf2onnx")
         return convert("mopt.passes.convert.keras_convert:convert_keras", self, scratch, seed)
 
-    def eager(self, threads: int = 1) -> Runner:
+    def eager(self, threads: int = 1, *, gpu: bool = False) -> Runner:
         """Load the model and call it as Keras does, eagerly.
 
         Raises:
             SourceError: it can't be loaded.
+            TargetError: it is to run on a GPU, which is not supported.
         """
         need("tensorflow", "tensorflow", "keras")
+        if gpu:
+            raise TargetError("Keras models are run on the CPU alone", missing=True, help="use `--provider cpu`")
         from mopt.passes.convert.keras_eager import KerasEager
 
         return KerasEager(self, threads)

@@ -49,13 +49,14 @@ class TorchSource(Source):
         need("torch", "torch")
         return convert("mopt.passes.convert.torch_convert:convert_torch", self, scratch, seed)
 
-    def eager(self, threads: int = 1) -> Runner:
-        """Load the model and call it as PyTorch does, without gradients.
+    def eager(self, threads: int = 1, *, gpu: bool = False) -> Runner:
+        """Load the model and call it as PyTorch does, without gradients; on a GPU in float16.
 
         Raises:
             SourceError: it can't be loaded.
+            TargetError: PyTorch can't use a GPU here.
         """
         need("torch", "torch")
         from mopt.passes.convert.torch_eager import TorchEager
 
-        return TorchEager(self, threads)
+        return TorchEager(self, threads, gpu=gpu)

@@ -7,6 +7,7 @@ optional. What can't be measured is said, never guessed.
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -65,7 +66,7 @@ def open_meter(uuid: str = "", nvml: Any = None) -> Meter | Missing:
     """
     if nvml is None:
         try:
-            import pynvml as nvml  # type: ignore[import-not-found,import-untyped,unused-ignore]
+            nvml = importlib.import_module("pynvml")
         except ImportError:
             return Missing("the package nvidia-ml-py is not installed", "pip install nvidia-ml-py")
     if not uuid:

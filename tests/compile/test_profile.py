@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from mopt.runtime.gpu import gpus
 from mopt.values import Location
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -30,9 +31,18 @@ def test_a_sweep_with_nodes_memory_and_a_chart(mopt_command, model, tmp_path):
     ratio = found["points"][0]["models"][second]["ratio"]
     assert ratio["baseline"] == first and ratio["low"] <= ratio["value"] <= ratio["high"]
     assert found["nodes"][first]["operators"] and found["footprints"][first]["peak_bytes"] > 0
-    assert found["best_batch"][first] in (1, 4)
+    assert found["best_batch"][first] in (1, 4) and found["best_throughput"][first] > 0
+    assert found["baseline_is"] == f"{first}, float32"
+    assert found["placements"][first]["elsewhere"] == [] and found["placements"][first]["nodes"] > 100
     text = chart.read_text(encoding="utf-8")
     assert text.lstrip().startswith("<?xml") and "ms a sample" in text
+
+
+@pytest.mark.skipif(bool(gpus()), reason="there is a GPU here")
+def test_without_a_gpu_nothing_runs_on_the_cpu_instead(mopt_command, model):
+    done = mopt_command("profile", model, "--provider", "cuda", *QUICK)
+    assert done.returncode == 4 and done.stdout == ""
+    assert "NVIDIA driver" in done.stderr and "help: install" in done.stderr
 
 
 def test_a_declared_model_runs_in_its_own_framework(mopt_command, tmp_path):
@@ -45,6 +55,8 @@ def test_a_declared_model_runs_in_its_own_framework(mopt_command, tmp_path):
     ("arguments", "status", "message"),
     [
         (("MODEL", "--sweep", "Q=3"), 3, "no dynamic dimension `Q`"),
+        (("MODEL", "--cuda-graph"), 2, "--cuda-graph: not with --provider cpu"),
+        (("MODEL", "--throughput", "--sweep", "H=3"), 2, "--throughput: not with --sweep"),
         (("MODEL", "--sweep", "Q=x"), 2, "--sweep Q=x: a size is a positive integer"),
         (("MODEL", "--chart", "x.gif"), 2, "a chart is written as .svg, .png, .pdf"),
         (("nothing.onnx",), 3, "nothing.onnx"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 
 import pytest
 from mopt.runtime.gpu import Missing, gpus
@@ -63,14 +63,7 @@ def test_a_counter_that_never_moves_ends_too():
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
-    real = builtins.__import__
-
-    def absent(name, *arguments, **keywords):
-        if name == "pynvml":
-            raise ImportError(name)
-        return real(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     assert open_meter("GPU-1") == Missing("the package nvidia-ml-py is not installed", "pip install nvidia-ml-py")
 
 
