@@ -81,8 +81,23 @@ def partition(module: Module, refused: Collection[ir.Node], *, smallest: int = S
         ]
         if not small:
             break
-        aside.update(min(small, key=lambda nodes: len(nodes)))
+        least = min(small, key=len)
+        aside.update(least)
     return _interfaces(module, view, groups, carried)
+
+
+def isolate(module: Module, nodes: Collection[ir.Node], refused: Collection[ir.Node] = ()) -> Part:
+    """Return some nodes of the main graph as an accepted part, whatever it costs: which ones make a part fail?
+
+    Args:
+        module: the graph.
+        nodes: a convex set of them.
+        refused: as for `partition`.
+    """
+    view = module.dataflow()
+    carried = _carried(module, view, refused)
+    rest = tuple(node for node in module.graph if node not in nodes and node not in carried)
+    return _interfaces(module, view, [(True, tuple(nodes)), (False, rest)], carried)[0]
 
 
 def alternate(graph: networkx.DiGraph, accepted: Collection[Hashable]) -> list[tuple[bool, tuple[Any, ...]]]:

@@ -26,7 +26,7 @@ def show_command(model: Path, graph: bool, groups: bool, show_all: bool, bind: t
     """Show what MODEL is made of: interface, operators, cost, weights; or its nodes, or its groups of channels.
 
     For a TensorRT engine (`build/quickstart/float16/gpu/model.engine`): which source layers each of its layers fuses,
-    at which precision.
+    at which precision. For a graph that TensorRT does not take whole (`…/gpu/model.parts.json`): its parts.
     """
     from mopt.cli.building import _size, overrides
     from mopt.driver.references import load_reference
@@ -34,6 +34,8 @@ def show_command(model: Path, graph: bool, groups: bool, show_all: bool, bind: t
 
     if model.suffix in SUFFIXES:
         return _show_engine(model, show_all, as_json)
+    if model.name.endswith(".parts.json"):
+        return _show_parts(model, show_all, as_json)
     module = load_reference(model)
     if graph:
         from mopt.ir import print_module
@@ -101,6 +103,20 @@ def _show_engine(path: Path, show_all: bool, as_json: bool) -> int:
     from rich.console import Console
 
     render_engine(summary, Console(highlight=False), everything=show_all)
+    return 0
+
+
+def _show_parts(path: Path, show_all: bool, as_json: bool) -> int:
+    from mopt.runtime.trt.parts import read_parts
+    from mopt.show.parts import render_parts
+
+    listed = read_parts(path)
+    if as_json:
+        print(json.dumps(listed, ensure_ascii=False, indent=1))
+        return 0
+    from rich.console import Console
+
+    render_parts(path, listed, Console(highlight=False), everything=show_all)
     return 0
 
 

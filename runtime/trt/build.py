@@ -87,6 +87,11 @@ def _build(request: dict[str, Any]) -> dict[str, Any]:
             tensor = get(index)
             facts[kind].append({"name": tensor.name, "dtype": tensor.dtype.name, "shape": list(tensor.shape)})
     failures: list[dict[str, Any]] = []
+    deciding = [tensor["name"] for at, tensor in enumerate(facts["inputs"]) if network.get_input(at).is_shape_tensor]
+    if deciding:
+        told = "it decides shapes inside the network; give it one value by `values={…}`"
+        errors = [{"node": "", "operator": "", "input": name, "message": told} for name in deciding]
+        return {"ok": False, "stage": "build", "errors": errors, **facts}
     warnings: list[str] = []
     for number, shapes in enumerate(request["profiles"]):
         log.errors.clear()
@@ -139,8 +144,6 @@ def _config(trt: Any, builder: Any, network: Any, request: dict[str, Any], shape
             tensor = network.get_input(index)
             if tensor.name not in shapes:
                 continue
-            if tensor.is_shape_tensor:
-                raise ValueError(f"input {tensor.name} decides shapes inside the network; give it a fixed value")
             profile.set_shape(tensor.name, *shapes[tensor.name])
         config.add_optimization_profile(profile)
     return config

@@ -23,12 +23,25 @@ _INPUTS: Final = frozenset({"i16", "u16", "u32", "u64", "string", "c64", "c128"}
 """Element types of inputs that the parser refuses without naming the input."""
 
 
-def refusal(library: str, answer: Mapping[str, Any], module: Module) -> TargetError:
+class RefusedError(TargetError):
+    """TensorRT refuses a model.
+
+    Attributes:
+        nodes: by the names of the main graph's nodes that it names, why; empty where it names none.
+    """
+
+    def __init__(self, message: str, *, help: str, nodes: Mapping[str, str]) -> None:
+        super().__init__(message, help=help)
+        self.nodes = nodes
+
+
+def refusal(library: str, answer: Mapping[str, Any], module: Module) -> RefusedError:
     """Word the parser's or the builder's errors.
 
     Args:
         library: which library refused.
-        answer: what the builder process answered: `stage`, `library_version`, `errors` (node, operator, message).
+        answer: what the builder process answered: `stage`, `library_version`, `errors` (node, operator, message,
+            and `input` where one is to blame).
         module: what was to be built, with its provenance.
     """
     nodes = {node.name: node for node in module.nodes() if node.name}
@@ -38,9 +51,10 @@ def refusal(library: str, answer: Mapping[str, Any], module: Module) -> TargetEr
     if more > 0:
         reasons += f"; and {more} more"
     verb = "can't take the model" if answer["stage"] == "parse" else "can't build an engine for it"
-    return TargetError(
+    return RefusedError(
         f"{_NAMES[library]} {answer['library_version']} {verb}: {reasons}",
         help="`partition=true` runs what it refuses with onnxruntime; or emit this pipeline for `ort` alone",
+        nodes=_culprits(answer["errors"], nodes, module),
     )
 
 
@@ -72,6 +86,8 @@ def _told(error: Mapping[str, Any], nodes: Mapping[str, ir.Node], module: Module
         return f"{described(node)}: {said}"
     if error["node"] or error["operator"]:
         return f"node `{error['node']}` ({error['operator']}): {said}"
+    if error.get("input"):
+        return f"input `{error['input']}`: {said}"
     refused = [f"input `{port.name}` is {port.dtype}" for port in module.inputs if port.dtype in _INPUTS]
     return f"{' and '.join(refused)}: {said}" if refused and "data type" in said else said
 
@@ -85,6 +101,24 @@ def described(node: ir.Node) -> str:
     of = f" of layer {', '.join(f'`{name}`' for name in layers)}" if layers else ""
     made = f", made by `{steps[-1]}`" if steps else ""
     return f"node `{node.name}` ({node.op_type}){of}{made}"
+
+
+def _culprits(errors: Sequence[Mapping[str, Any]], nodes: Mapping[str, ir.Node], module: Module) -> dict[str, str]:
+    """Return the main graph's nodes that errors name, with the reasons."""
+    from mopt.ir.walk import captures, subgraphs_of
+
+    found = {}
+    lacking = {port.name for port in module.inputs if port.dtype in _INPUTS}
+    for error in errors:
+        said = readable(error["message"], error["operator"])
+        named = nodes.get(error["node"]) or _mentioned(error["message"], nodes)
+        inputs = {error["input"]} if error.get("input") else lacking if named is None else set()
+        for node in module.graph:
+            inner = [one for graph in subgraphs_of(node) for one in graph.all_nodes()]
+            used = {value.name for value in (*node.inputs, *captures(node)) if value is not None}
+            if named is node or (named is not None and named in inner) or inputs & used:
+                found[node.name or ""] = said
+    return found
 
 
 def _mentioned(message: str, nodes: Mapping[str, ir.Node]) -> ir.Node | None:

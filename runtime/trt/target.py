@@ -27,7 +27,8 @@ Capability = Literal["sm75", "sm80", "sm86", "sm89", "sm120", "sm121"]
 class TrtTarget(Target):
     """TensorRT, through `tensorrt` on a machine with a GPU, else through `tensorrt_rtx` for named GPUs.
 
-    Emits `model.engine` and `model.engine.json`, which says what built it, from what, for which GPUs and sizes.
+    Emits `model.engine` and `model.engine.json`, which says what built it, from what, for which GPUs and sizes; of a
+    graph in parts `model.parts.json`, and for each part an engine or an ONNX file.
     """
 
     sized: ClassVar[bool] = True
@@ -54,6 +55,9 @@ class TrtTarget(Target):
     version_compatible: bool = option(False, help="`tensorrt`: later versions load the engine, too")
     hardware: Literal["none", "ampere_plus", "same_compute_capability"] = option(
         "none", help="`tensorrt`: which other GPUs run the engine"
+    )
+    partition: bool = option(
+        False, help="a graph that can't go whole becomes the fewest engines, with onnxruntime for the rest"
     )
     library: Literal["auto", "tensorrt", "tensorrt_rtx"] = option("auto", help="which TensorRT to build with")
 
@@ -86,10 +90,12 @@ class TrtTarget(Target):
         return (*lowered, (halves[self.precision], {"scales": True})) if self.precision in halves else lowered
 
     def emit(self, module: Module, folder: Path, sizes: Sizes | None = None) -> Artifact:
-        """Build the engine."""
+        """Build the engine, or with `partition` the engines and ONNX files that the graph is cut into."""
         from mopt.runtime.emission import artifact
+        from mopt.runtime.trt.division import build_parts
         from mopt.runtime.trt.engine import Settings, build_engine
         from mopt.runtime.trt.library import INSTALL, find, missing_reason
+        from mopt.runtime.trt.refusal import RefusedError
         from mopt.runtime.trt.shapes import plans
 
         found = find(self.library)
@@ -101,8 +107,15 @@ class TrtTarget(Target):
             self.capabilities, int(self.workspace), self.level, self.tf32, self.timing_cache, self.refit,
             self.version_compatible, self.hardware, self.values,
         )  # fmt: skip
-        files, notes = build_engine(module, found, settings, plans(module, self.profile, sizes or Sizes()), folder)
-        return artifact(files[0], files, [*notes, *([] if found.can_run else [NO_GPU])], weighed=files[:1])
+        profiles = plans(module, self.profile, sizes or Sizes())
+        try:
+            files, notes = build_engine(module, found, settings, profiles, folder)
+        except RefusedError as refused:
+            if not self.partition:
+                raise
+            files, notes = build_parts(module, found, settings, profiles, folder, refused)
+        weighed = [file for file in files if file.suffix in (".engine", ".onnx", ".data")]
+        return artifact(files[0], files, [*notes, *([] if found.can_run else [NO_GPU])], weighed=weighed)
 
     def open(self, artifact: Artifact) -> Runner:
         """Load the engine onto the GPU of this machine."""
@@ -114,6 +127,9 @@ class TrtTarget(Target):
             raise TargetError(missing_reason(self.library), missing=True, help=INSTALL)
         if not found.can_run:
             raise TargetError(f"{NO_GPU} ({why_not()})", missing=True, help="copy the engine to a machine with its GPU")
+        from mopt.runtime.trt.parts import MANIFEST, PartsRunner, open_with
         from mopt.runtime.trt.runner import TrtRunner
 
+        if artifact.path.name == MANIFEST:
+            return PartsRunner(artifact.path, open_with(found.library))
         return TrtRunner(artifact.path, found.library)
