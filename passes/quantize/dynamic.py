@@ -43,7 +43,7 @@ class Dynamic(Pass):
         "or by a measurement on this machine, which the notes record",
     )
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     source: ClassVar[str] = "Jacob et al. 2018, Quantization and Training of Neural Networks (arXiv:1712.05877)"
     needs_float: ClassVar[bool] = True
     quantizes: ClassVar[bool] = True

@@ -1,9 +1,10 @@
 """Which operators dynamic quantisation pays for: by a table that is the same everywhere, or measured here.
 
-What is measured differs from run to run by some per cent, what pays should not. A measured operator is decided by
-its own time only where that is clear: a share below `PAYS` of the float one's is quantised, one above `COSTS` is not.
-In between, and wherever nothing was measured, the table decides. Sizes come from one run of the model on seeded
-inputs, with the sizes that the recipe binds; equal operators on equal sizes are measured once.
+What is measured differs from run to run, and most on a busy machine; what pays should not. A measured operator is
+decided by its own time only where that is clear: where the whole interval of its share of the float time lies below
+`PAYS` it is quantised, above `COSTS` it is not. Noise widens the interval, and then, as wherever nothing was measured,
+the table decides: a busy machine chooses what the table does, not something else each time. Sizes come from one run of
+the model on seeded inputs, with the sizes that the recipe binds; equal operators on equal sizes are measured once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mopt.passes.quantize.dynamic_operators import Limits, constant
 from mopt.runtime.contract import RunError, TargetError
 from mopt.runtime.inputs import binding_sets, seeded_inputs
 from mopt.runtime.ort import OrtRunner
+from mopt.runtime.profiler import Ratio
 
 if TYPE_CHECKING:
     from mopt.passes.quantize.dynamic import Dynamic
@@ -58,7 +60,7 @@ def verdicts(
         module, [value for node in judged for value in (node.inputs[0], node.outputs[0]) if value], context
     )
     found: dict[ir.Node, Verdict] = {}
-    measured: dict[object, float | None] = {}
+    measured: dict[object, Ratio | None] = {}
     with context.progress("time operators", len(judged)) as progress:
         for node in judged:
             source = node.inputs[0]
@@ -78,9 +80,9 @@ def verdicts(
             here = measured[key]
             if here is None:
                 continue
-            clear = here < PAYS or here > COSTS
-            how = "measured here" if clear else "measured as equal, by the table"
-            found[node] = Verdict(here < 1 if clear else by_table < 1, here, how)
+            clear = here.high < PAYS or here.low > COSTS
+            how = "measured here" if clear else "measured as equal or not surely, by the table"
+            found[node] = Verdict(here.value < 1 if clear else by_table < 1, here.value, how)
     return found
 
 

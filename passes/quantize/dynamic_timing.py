@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from statistics import median
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -13,12 +11,14 @@ from mopt.ir import Module
 from mopt.passes.quantize.dynamic_graph import Editor
 from mopt.passes.quantize.dynamic_operators import REWRITES, Limits, constant
 from mopt.runtime.ort import OrtRunner
+from mopt.runtime.profiler import Ratio, profile
 
 ROUNDS: Final = 15
-_ROUND: Final = 3e-4
-"""Seconds a round takes at least: shorter runs are repeated within it."""
+"""Paired runs at least."""
+_PRECISION: Final = 0.05
+"""Half of the ratio's interval: more rounds are run until it is this share of the ratio, or the time is up."""
 _LONGEST: Final = 0.5
-"""Seconds after which no further round of an operator is begun, once there are three."""
+"""Seconds that an operator's rounds may take beyond the fewest."""
 _WEIGHTS: Final = {"MatMul": (1,), "Gemm": (1, 2), "Conv": (1, 2), "LSTM": (1, 2, 3)}
 
 
@@ -50,10 +50,11 @@ def alone(node: ir.Node, shape: Sequence[int], opset: int) -> Module:
     return Module(ir.Model(graph, ir_version=8))
 
 
-def ratio(node: ir.Node, shape: Sequence[int], opset: int, limits: Limits, *, signed: bool) -> float | None:
-    """Return the time of the quantised form as a share of the float one's: the median over paired rounds.
+def ratio(node: ir.Node, shape: Sequence[int], opset: int, limits: Limits, *, signed: bool) -> Ratio | None:
+    """Return the time of the quantised form as a share of the float one's, with its interval.
 
-    One thread; None where the operator has no quantised form.
+    Both forms run in turns on one thread; the ratio is the median over pairs. None where the operator has no quantised
+    form.
     """
     real = alone(node, shape, opset)
     real.infer_shapes()
@@ -64,26 +65,8 @@ def ratio(node: ir.Node, shape: Sequence[int], opset: int, limits: Limits, *, si
     integer.touch()
     feeds = {"x": np.random.default_rng(0).normal(size=tuple(shape)).astype(np.float32)}
     with OrtRunner(real) as one, OrtRunner(integer) as two:
-        return _paired(one.run, two.run, feeds)
-
-
-def _paired(
-    one: Callable[[Mapping[str, Any]], Any], two: Callable[[Mapping[str, Any]], Any], feeds: Mapping[str, Any]
-) -> float:
-    repeats = [max(1, int(_ROUND / max(_timed(run, feeds, 2), 1e-9))) for run in (one, two)]
-    found: list[float] = []
-    start = time.perf_counter()
-    while len(found) < ROUNDS and (len(found) < 3 or time.perf_counter() - start < _LONGEST):
-        # Every other round begins with the other one: what a round leaves in the caches favours neither.
-        order = ((one, 0), (two, 1)) if len(found) % 2 else ((two, 1), (one, 0))
-        seconds = {index: _timed(run, feeds, repeats[index]) for run, index in order}
-        found.append(seconds[1] / seconds[0])
-    return median(found)
-
-
-def _timed(run: Callable[[Mapping[str, Any]], Any], feeds: Mapping[str, Any], times: int) -> float:
-    """Return the mean seconds of a run."""
-    start = time.perf_counter()
-    for _ in range(times):
-        run(feeds)
-    return (time.perf_counter() - start) / times
+        found = profile(
+            {"float": one, "int8": two}, {"float": feeds, "int8": feeds}, runs=ROUNDS, baselines="float",
+            precision=_PRECISION, seconds=_LONGEST,
+        )  # fmt: skip
+    return found["int8"].ratio
