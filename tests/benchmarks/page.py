@@ -1,15 +1,20 @@
 """Write the tables of `docs/benchmarks.md` from the results kept under `results/`: `python tests/benchmarks/page.py`.
 
-The page is `page.md` of this folder with its three markers filled in; a test compares the two.
+The page is `page.md` of this folder with its markers filled in; a test compares the two.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import page_prune  # noqa: E402
+
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
 
 
@@ -64,26 +69,6 @@ def compile_table(results: Any) -> str:
     return "\n".join(lines)
 
 
-def prune_table(results: Any) -> str:
-    """A row for each network: groups, MACs, time."""
-    lines = ["| network | groups that can be cut | MACs | parameters | time (interval) |", "|---|---:|---:|---:|---:|"]
-    for row in results["rows"]:
-        time = row["time_ratio"]
-        known = time["high"] < 2 * time["low"]
-        shown = f"{time['value']:.2f} × ({time['low']:.2f} – {time['high']:.2f})" if known else "too noisy to tell"
-        lines.append(
-            f"| {row['network']} | {row['can_be_cut']} of {row['groups']} | -{row['macs_saved']:.1%} | "
-            f"-{row['parameters_saved']:.1%} | {shown} |"
-        )
-    return "\n".join(lines)
-
-
-def torch_pruning(results: Any) -> str:
-    """What the peer makes of the vision transformer."""
-    found = results["torch_pruning"]["vit"]
-    return f"fails ({found['fails']})" if "fails" in found else f"saves {found['macs_saved']:.1%} of its MACs"
-
-
 def page() -> str:
     """Return the page."""
     simplify = load("simplify")
@@ -92,8 +77,11 @@ def page() -> str:
         "SIMPLIFY_TABLE": simplify_table(simplify),
         "WORST": worst_error(simplify),
         "MEMORY_TABLE": memory_table(load("memory")),
-        "PRUNE_TABLE": prune_table(load("prune")),
-        "TORCH_PRUNING": torch_pruning(load("prune")),
+        "PRUNE_TABLE": page_prune.prune_table(load("prune")),
+        "PRUNE_PEERS": page_prune.prune_peers(load("prune")),
+        "PRUNE_ACCURACY": page_prune.prune_accuracy(load("prune")),
+        "TENTH_TABLE": page_prune.tenth_table(load("prune")),
+        "CLUSTER_TABLE": page_prune.cluster_table(load("cluster")),
         "COMPILE_TABLE": compile_table(load("compile")),
     }.items():
         text = text.replace(marker, value)

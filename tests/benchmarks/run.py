@@ -13,6 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = {
     "calibration": "calibration.py",
+    "captcha": "captcha.py",
     "prune": "prune.py",
     "simplify": "simplify.py",
     "memory": "memory.py",
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "gpu": "gpu.py",
     "quantize_mobilenet": "quantize_mobilenet.py",
     "quantize_recurrent": "quantize_recurrent.py",
+    "cluster": "cluster.py",
 }
 
 
