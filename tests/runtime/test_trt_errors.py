@@ -7,14 +7,18 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from mopt.build.outcome import EXIT_TARGET
+from mopt.cli.errors import status_of
 from mopt.ir import provenance
-from mopt.runtime.contract import TargetError
+from mopt.runtime.contract import Artifact, TargetError
 from mopt.runtime.trt import engine as trt_engine
+from mopt.runtime.trt import library as trt_library
 from mopt.runtime.trt import timing
 from mopt.runtime.trt.build import _timings
 from mopt.runtime.trt.cuda_driver import CudaDriver, why_not
 from mopt.runtime.trt.library import Found
 from mopt.runtime.trt.opening import check_facts, check_validity, engine_facts
+from mopt.runtime.trt.parts import read_parts
 from mopt.runtime.trt.refit import refit_weights
 from mopt.runtime.trt.refusal import readable, refusal
 from mopt.runtime.trt.target import TrtTarget
@@ -260,3 +264,31 @@ def test_weights_that_are_not_the_engines_are_told():
     ):  # fmt: skip
         with pytest.raises(TargetError, match=told):
             refit_weights(trt, engine, log, b"")
+
+
+def open_here(engine):
+    TrtTarget(library="tensorrt_rtx").open(Artifact(engine, (engine,), 1, 1))
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda engine: check(engine, capability=(12, 0)),
+        lambda engine: check(engine, version="9.0.0.1"),
+        lambda engine: check(engine, library="tensorrt"),
+        lambda engine: check(engine, data=b"damaged"),
+        lambda engine: CudaDriver(Cuda(status=100)),
+        lambda engine: CudaDriver(Cuda(version=12020), cuda=13),
+        lambda engine: read_parts(engine.with_name("model.parts.json")),
+        open_here,
+    ],
+    ids=["capability", "version", "library", "damaged", "no GPU", "old driver", "no parts", "not here"],
+)
+def test_the_command_line_ends_with_status_4_and_one_line(engine, attempt, monkeypatch, capsys):
+    monkeypatch.setattr(trt_library, "gpus", tuple)
+    monkeypatch.setattr(trt_library, "_installed", lambda library: library == "tensorrt_rtx")
+    with pytest.raises(TargetError) as caught:
+        attempt(engine)
+    assert status_of(caught.value) == EXIT_TARGET == 4
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[0].startswith("error: ") and len(lines) <= 2
