@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from mopt.passes.contract import Context, Pass, PassResult
-from mopt.plugin import register
+from mopt.plugin import option, register
 
 if TYPE_CHECKING:
     from mopt.ir import Module
@@ -24,7 +24,11 @@ class TensorRT(Pass):
     int8 weights with float activations. The `trt` target runs this before it emits.
     """
 
-    version: ClassVar[int] = 1
+    kernels: Literal["tensorrt", "tensorrt_rtx"] = option(
+        "tensorrt", help="whose int8 convolutions to write for: TensorRT for RTX lacks some that TensorRT has"
+    )
+
+    version: ClassVar[int] = 2
     source: ClassVar[str] = "NVIDIA TensorRT documentation, Working with Quantized Types: explicit quantization"
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript")
 
@@ -37,4 +41,4 @@ class TensorRT(Pass):
         """
         from mopt.passes.convert.tensorrt_run import lower
 
-        return lower(module, context)
+        return lower(module, context, rtx=self.kernels == "tensorrt_rtx")

@@ -8,7 +8,13 @@ from typing import Final
 import onnx_ir as ir
 from mopt.ir import Module
 from mopt.passes.contract import Context, Note, PassResult
-from mopt.passes.convert import tensorrt_activations, tensorrt_blocks, tensorrt_constants, tensorrt_dynamic
+from mopt.passes.convert import (
+    tensorrt_activations,
+    tensorrt_blocks,
+    tensorrt_constants,
+    tensorrt_dynamic,
+    tensorrt_rtx,
+)
 from mopt.passes.convert.tensorrt_graph import Lowering, refusal
 from mopt.passes.quantize.detect import QUANTIZED, first_quantized
 from mopt.passes.quantize.preparation import raise_opset
@@ -32,8 +38,8 @@ _COARSER: Final = (
 )
 
 
-def lower(module: Module, context: Context) -> PassResult:
-    """Lower `module` in place. See `TensorRT.run`."""
+def lower(module: Module, context: Context, *, rtx: bool = False) -> PassResult:
+    """Lower `module` in place, with `rtx` for TensorRT for RTX's kernels. See `TensorRT.run`."""
     if first_quantized(module) is None:
         return PassResult(module, False)
     module, raised = _raised(module, context)
@@ -43,6 +49,8 @@ def lower(module: Module, context: Context) -> PassResult:
         for node in [node for node in module.nodes() if node.op_type == operator]:
             if node.graph is not None:  # not removed with another
                 lowering(editor, node)
+    for node in [node for node in module.nodes() if node.op_type == "Conv"] if rtx else []:
+        tensorrt_rtx.convolution(editor, node)
     editor.clear()
     for node in module.nodes():
         if node.op_type in QUANTIZED and node.op_type not in _TAKEN:

@@ -80,12 +80,16 @@ class TrtTarget(Target):
         before TensorRT sees them. The interface stays float32. Each pass leaves a graph alone that has nothing for it
         to do.
         """
+        from mopt.runtime.trt.library import find
+
         fixed = {key: sizes[0] for key, sizes in self.profile.items() if len(set(sizes)) == 1}
         bound: tuple[tuple[str, Mapping[str, Any]], ...] = ()
         if fixed or self.values:
             bound = (("convert.bind", {"sizes": fixed, "values": dict(self.values)}), ("simplify.rules", {}))
         # Quantised rows are lowered before a fixed look-up in them is folded: TensorRT takes no bare int8 constant.
-        lowered = (("cluster.expand", {}), ("convert.tensorrt", {}), *bound)
+        found = find(self.library)
+        kernels = "tensorrt" if found is None else found.library
+        lowered = (("cluster.expand", {}), ("convert.tensorrt", {"kernels": kernels}), *bound)
         halves = {"fp16": "convert.float16", "bf16": "convert.bfloat16"}
         return (*lowered, (halves[self.precision], {"scales": True})) if self.precision in halves else lowered
 

@@ -219,9 +219,11 @@ def test_a_gpu_and_tensorrt_are_preferred(monkeypatch):
     assert trt_library.find("tensorrt") is None
 
 
-def test_half_precision_is_a_pass_of_the_graph():
-    lowered = (("cluster.expand", {}), ("convert.tensorrt", {}))
+def test_half_precision_is_a_pass_of_the_graph(monkeypatch):
+    monkeypatch.setattr(trt_library, "_installed", lambda library: library == "tensorrt_rtx")
+    lowered = (("cluster.expand", {}), ("convert.tensorrt", {"kernels": "tensorrt_rtx"}))
     assert TrtTarget().prepare() == lowered
+    assert TrtTarget(library="tensorrt").prepare()[1] == ("convert.tensorrt", {"kernels": "tensorrt"})
     assert TrtTarget(precision="fp16").prepare() == (*lowered, ("convert.float16", {"scales": True}))
 
 

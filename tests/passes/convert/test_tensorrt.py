@@ -18,6 +18,7 @@ from mopt.passes.convert.tensorrt import TensorRT
 from mopt.passes.quantize.dynamic import Dynamic
 from mopt.passes.quantize.weights import Weights
 from mopt.runtime.ort import OrtRunner
+from mopt.runtime.trt.layers import read_layers
 from mopt.runtime.trt.target import TrtTarget
 from onnx import numpy_helper
 
@@ -215,3 +216,62 @@ def test_lowered_graphs_become_engines(zero: int, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="can't take the model"):
         engine(before, tmp_path)
     assert engine(lowered(before)[0], tmp_path) > 10_000
+
+
+DEPTHWISE = (
+    "m (float[1, 8, 12, 12] x) => (float[1, 8, 12, 12] y) { q = QuantizeLinear(x, s, z)"
+    " r = DequantizeLinear(q, s, z) wr = DequantizeLinear<axis = 0>(w, ws)"
+    " y = Conv<group = 8, pads = [1, 1, 1, 1]>(r, wr) }"
+)
+
+
+def for_rtx(before: Module) -> tuple[Module, list[str]]:
+    after = TensorRT(kernels="tensorrt_rtx").run(before.clone(), CONTEXT)
+    assert not verify(after.module)
+    return after.module, [note.message for note in after.notes]
+
+
+def test_depthwise_convolutions_are_float_for_rtx() -> None:
+    """Its kernels pad each group to four channels; the bytes of the weights stay what they were."""
+    weights = {
+        "s": np.float32(0.02), "z": np.int8(0), "w": RANDOM.integers(-127, 128, (8, 1, 3, 3), np.int8),
+        "ws": RANDOM.uniform(0.005, 0.02, 8).astype(np.float32),
+    }  # fmt: skip
+    before = module(DEPTHWISE, weights)
+    after, notes = for_rtx(before)
+    assert [node.op_type for node in after.nodes()] == ["Conv"]
+    assert "pads them to four" in notes[0]
+    x = (RANDOM.integers(-127, 128, (1, 8, 12, 12)) * np.float32(0.02)).astype(np.float32)  # on the grid
+    np.testing.assert_allclose(outputs(after, x), outputs(before, x), atol=1e-4)
+    assert [node.op_type for node in lowered(before)[0].nodes()].count("QuantizeLinear") == 1, "TensorRT has kernels"
+
+
+@pytest.mark.parametrize("largest", [0.02, 40.0])
+def test_one_weight_scale_and_a_product_give_the_same_numbers(largest: float) -> None:
+    """Also where the sum of products with the largest scale would pass what float16 holds."""
+    scales = np.linspace(0.005, largest, 16).astype(np.float32)
+    before, _ = lowered(quantised_conv(0.02, 0, np.int8, ws=scales))
+    after, notes = for_rtx(before)
+    operators = [node.op_type for node in after.nodes()]
+    assert (operators.count("Mul"), operators.count("Add")) == (1, 1) and "16 bits" in notes[-1]
+    held = next(node for node in after.nodes() if node.op_type == "Conv").inputs[1].producer()
+    assert held.inputs[1].const_value.numpy().size == 1 and "axis" not in held.attributes
+    x = RANDOM.uniform(-2.5, 2.5, (1, 8, 12, 12)).astype(np.float32)
+    want = outputs(before, x)
+    np.testing.assert_allclose(outputs(after, x), want, atol=1e-5 * np.abs(want).max())
+    half = Float16(scales=True).run(after, CONTEXT).module
+    assert np.isfinite(outputs(half, x)[np.abs(want) < 60_000]).all()
+
+
+@needs_builder
+def test_convolutions_write_16_bits_on_rtx(tmp_path: Path) -> None:
+    found = {}
+    for kernels in ("tensorrt", "tensorrt_rtx"):
+        before, _ = lowered(quantised_conv(0.02, 0, np.int8))
+        half = TensorRT(kernels=kernels).run(before, CONTEXT).module
+        half = Float16(scales=True).run(half, CONTEXT).module
+        (tmp_path / kernels).mkdir()
+        engine(half, tmp_path / kernels)
+        layers = read_layers(tmp_path / kernels / "model.engine")["sm89"]
+        found[kernels] = next(layer.precision for layer in layers if layer.kind == "correlation")
+    assert found == {"tensorrt": "i8→f32", "tensorrt_rtx": "i8→f16"}
