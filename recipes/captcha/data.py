@@ -46,7 +46,7 @@ def _drawing(generator: random.Random) -> Iterator[Any]:
     try:
         yield package.ImageCaptcha(WIDTH, HEIGHT, font_sizes=(34, 38, 42))
     finally:
-        package.secrets = theirs
+        package.secrets = theirs  # type: ignore[attr-defined]
 
 
 def draw(seed: int, split: str, index: int) -> tuple[NDArray[np.float32], str]:

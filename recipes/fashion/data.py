@@ -82,11 +82,12 @@ def fashion(folder: str = "", train: int = 55_000, test: int = 10_000) -> dict[s
         than a fifth; `test`.
     """
     images, labels = read("train", folder)
+    last_images, last_labels = read("t10k", folder)
     held = min(HELD, len(images) // 5)
     end = min(train, len(images) - held)
     return {
         "train": Images(images[:end], labels[:end]),
         "mirrored": Images(images[:end], labels[:end], mirrored=True),
         "held": Images(images[-held:], labels[-held:]),
-        "test": Images(*(array[:test] for array in read("t10k", folder))),
+        "test": Images(last_images[:test], last_labels[:test]),
     }

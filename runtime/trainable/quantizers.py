@@ -101,8 +101,9 @@ def _on_two_grids(module: Module, weights: Mapping[ir.Value, Weight]) -> set[ir.
     """Return the integers that are read on more than one grid: none says what the weight is; they stay constants."""
     grids: dict[ir.Value, set[bytes | None]] = {}
     for node in module.nodes():
-        if node.domain in _DOMAINS and node.op_type == "DequantizeLinear" and node.inputs[0] in weights:
-            stored = weights[node.inputs[0]]
+        source = node.inputs[0] if node.inputs else None
+        if node.domain in _DOMAINS and node.op_type == "DequantizeLinear" and source is not None and source in weights:
+            stored = weights[source]
             grid = _grid(node, weights, stored.tensor.dtype)
             grids.setdefault(stored.value, set()).add(None if grid is None else grid.key)
     return {value for value, found in grids.items() if len(found) > 1}
