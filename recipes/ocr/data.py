@@ -86,18 +86,18 @@ def _line(random: np.random.Generator, height: int, noise: float) -> tuple[Image
 
 
 def lines(
-    seed: int = 0, height: int = 48, count: int = 120, noise: float = 8.0, step: int = 64
+    seed: int = 0, height: int = 48, count: int = 120, noise: float = 8.0, step: int = 64, train: int = 0
 ) -> dict[str, list[dict[str, Any]]]:
     """Lines of text for a recogniser: `x` f32[3, height, W], W padded with zeros to a multiple of `step`.
 
-    Split `test` has `count` lines, `calib` 64 others.
+    Split `test` has `count` lines, `calib` 64 others, `train` as many others as that says.
     """
     return {
         name: [
             _padded(*_line(np.random.default_rng([seed, stream, index]), height, noise), step)
             for index in range(number)
         ]
-        for name, number, stream in (("test", count, 1), ("calib", 64, 2))
+        for name, number, stream in (("test", count, 1), ("calib", 64, 2), ("train", train, 5))
     }
 
 
