@@ -29,8 +29,9 @@ with float16 elsewhere.
 {table}
 
 An engine is weights and the code of kernels. {wider} of the {both} int8 engines are larger than the float16 one of the
-same model and sizes: int8 weights take half the bytes, but {library} puts the activation and the
-QuantizeLinear that follow an int8 convolution into a kernel of their own, which a float16 convolution holds itself.
+same model and sizes: int8 weights take half the bytes, but {library} puts what follows an int8
+convolution, from its bias to the next QuantizeLinear, into a kernel of its own, which a float16 convolution holds
+itself. Where weights are many, int8 engines are smaller (MiniLM, the CRNN).
 
 ## What does not build, and why
 
