@@ -34,7 +34,11 @@ def layer_value(module: Module, layer: str, whose: str) -> ir.Value:
     if not values:
         values = [value for node in module.graph for value in node.outputs if value.name == layer]
     if not values:
-        raise PassError(_unknown(module, layer, whose), help="see `mopt show --nodes` for the layers of a graph")
+        raise PassError(
+            _unknown(module, layer, whose),
+            help="a layer goes by its name in the source model, a block by what the names of all in it begin with; "
+            "nodes and values have theirs too, see `mopt show --graph`",
+        )
     found = [value for value in values if value.dtype in _REALS and _computed(value)]
     if not found:
         raise PassError(
