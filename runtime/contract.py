@@ -204,6 +204,10 @@ class Target:
         """Look at this machine."""
         raise TypeError(f"{type(self).__name__} does not implement available")
 
+    def runs_on_gpu(self) -> bool:
+        """Tell whether what it emits runs on a GPU: the baseline of speed-ups is float16 there."""
+        return False
+
     def prepare(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """Return the passes to run on a module before `emit`, as (registered name, options), in order.
 

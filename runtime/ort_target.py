@@ -68,6 +68,10 @@ class OrtTarget(Target):
         if named:
             raise ValueError(f"{', '.join(f'`{name}`' for name in named)}: not with `provider={self.provider}`")
 
+    def runs_on_gpu(self) -> bool:
+        """Tell whether the provider is a GPU's."""
+        return self.provider != "cpu"
+
     def available(self) -> Availability:
         """Look at this machine; a provider is only there if its library loads and a device answers."""
         from importlib.metadata import PackageNotFoundError, version

@@ -39,6 +39,8 @@ class Stopwatch:
     ) -> None:
         self._options, self._seed, self._store, self._reporter = options, seed, store, reporter
         self._fresh = fresh
+        self.fell_back: dict[tuple[str, str], tuple[str, ...]] = {}
+        """By target and row, which nodes another provider runs than the one asked for."""
 
     def time(
         self,
@@ -73,6 +75,7 @@ class Stopwatch:
         if known is None:
             known = self._measure(emitter, candidates, roots, baselines)
             self._store.put_record("timings", key, known)
+        self.fell_back |= {(emitter.name, name): (told,) for name, told in known.get("fell_back", {}).items()}
         times = {
             name: {int(batch): Latency(**latency) for batch, latency in known["times"].get(name, {}).items()}
             for name in candidates
@@ -89,6 +92,7 @@ class Stopwatch:
         from mopt.runtime.profiler import profile
 
         refused: dict[str, str] = {}
+        fell_back: dict[str, str] = {}
         found: dict[str, dict[str, Any]] = {name: {} for name in candidates}
         modules = {snapshot: self._store.get_module(snapshot) for snapshot in dict.fromkeys(roots.values())}
         with contextlib.ExitStack() as stack:
@@ -99,6 +103,9 @@ class Stopwatch:
                 if callable(close):
                     stack.callback(close)
                 runners[name] = runner
+                placement = getattr(runner, "placement", None)
+                if placement is not None and placement.elsewhere:
+                    fell_back[name] = placement.told()
             for batch in self._options.batch:
                 feeds = {}
                 for name, emitted in candidates.items():
@@ -128,7 +135,7 @@ class Stopwatch:
                     )
                 for name, timing in timings.items():
                     found[name][str(batch)] = _latency(timing)
-        return {"times": found, "refused": refused}
+        return {"times": found, "refused": refused, "fell_back": fell_back}
 
 
 def batch_feeds(module: Module, batch: int, bind: Mapping[str, int], seed: int) -> dict[str, Any] | None:

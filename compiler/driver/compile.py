@@ -15,6 +15,7 @@ from mopt.build.outcome import Failure
 from mopt.build.rows import Row
 from mopt.build.timing import Stopwatch
 from mopt.check import CheckResult, check
+from mopt.driver.half_rows import half_rows
 from mopt.driver.launch import Launch, processes, trains
 from mopt.driver.lock import only_one
 from mopt.driver.output import Output
@@ -123,7 +124,7 @@ class _Build:
     ) -> None:
         recipe = plan.recipe
         self._plan, self._chosen, self._store, self._output = plan, chosen, store, output
-        self._reporter, self._options = reporter, options
+        self._reporter, self._options, self._registry = reporter, options, registry
         self._hashes = FileHashes(store.root / "hashes.json")
         keys = Keys(recipe, self._hashes)
         self._data = data = DataAccess(recipe)
@@ -190,9 +191,14 @@ class _Build:
         refused: Mapping[str, str] = {}
         untimed = "" if availability.can_run else availability.reason
         if emitted and availability.can_run and self._options.profile != "never" and self._profiled(target):
+            extra, halved = half_rows(
+                emitter, emitted, bases, executor=self._executor, registry=self._registry, store=self._store
+            )
             roots = {name: root for name in emitted if (root := self._runner.root(name)) is not None}
+            roots |= {halved[name]: root for name, root in roots.items() if halved.get(name) in extra}
+            bases = halved
             try:
-                times, refused = self._stopwatch.time(emitter, emitted, roots, bases)
+                times, refused = self._stopwatch.time(emitter, {**extra, **emitted}, roots, bases)
             except (TargetError, RunError) as error:
                 untimed = str(error)
         for name in emitted:
@@ -201,6 +207,7 @@ class _Build:
                 rows[name],
                 latency=timed,
                 untimed=untimed or refused.get(name, ""),
+                notes=(*rows[name].notes, *self._stopwatch.fell_back.get((target, name), ())),
                 baseline=bases.get(name, "") if timed else "",
                 artifact=self._output.publish(target, name, emitted[name]),
             )

@@ -61,6 +61,10 @@ class TrtTarget(Target):
     )
     library: Literal["auto", "tensorrt", "tensorrt_rtx"] = option("auto", help="which TensorRT to build with")
 
+    def runs_on_gpu(self) -> bool:
+        """Engines do."""
+        return True
+
     def available(self) -> Availability:
         """Look at this machine: libraries and GPUs; nothing is imported."""
         from mopt.runtime.trt.library import INSTALL, find, missing_reason

@@ -216,3 +216,39 @@ def test_pytorch_on_a_gpu_needs_one(monkeypatch):
 def test_the_cls_model_stays_float32_on_the_cpu():
     path = Location("pkg:rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx").resolve()
     assert precision_of(load(path)) == "float32"
+
+
+BUILD = """
+target gpu = ort(provider=cuda)
+pipeline plain = linear { }
+pipeline thin = plain { prune.magnitude(amount=50%) }
+"""
+
+
+@pytest.fixture
+def built_for_cuda(monkeypatch):
+    """The `ort` target as if its CUDA provider were here; what it runs says that one node runs on the CPU."""
+    from mopt.runtime.contract import Availability
+    from mopt.runtime.ort_target import OrtTarget
+
+    class Runner(OrtRunner):
+        placement = Placement("CUDAExecutionProvider", (Placed("odd", "NonZero", "CPUExecutionProvider"),))
+
+    monkeypatch.setattr(OrtTarget, "available", lambda self: Availability(True, True))
+    monkeypatch.setattr(OrtTarget, "open", lambda self, artifact: Runner(artifact.path))
+
+
+def test_a_build_for_a_gpu_has_float16_as_its_baseline(built_for_cuda, compiled):
+    for _ in range(2):  # the second time from the store
+        rows = compiled.rows(compiled(BUILD, profile="auto"))
+        assert set(rows) == {"plain", "thin"}
+        assert {row.baseline for row in rows.values()} == {"plain in float16"}
+        assert all(row.latency[1].ratio is not None for row in rows.values())
+        told = "1 of 1 nodes do not run on CUDA (1 on CPU): 1 NonZero: `odd`"
+        assert all(told in row.notes for row in rows.values())
+
+
+def test_a_build_for_the_cpu_has_the_model_itself(compiled):
+    rows = compiled.rows(compiled(BUILD.replace("cuda", "cpu"), profile="auto"))
+    assert {row.baseline for row in rows.values()} == {"plain"}
+    assert rows["plain"].latency[1].ratio is None
