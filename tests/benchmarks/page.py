@@ -13,6 +13,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+import page_aware  # noqa: E402
 import page_prune  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
@@ -82,6 +83,9 @@ def page() -> str:
         "PRUNE_ACCURACY": page_prune.prune_accuracy(load("prune")),
         "TENTH_TABLE": page_prune.tenth_table(load("prune")),
         "CLUSTER_TABLE": page_prune.cluster_table(load("cluster")),
+        "AWARE_BITS": page_aware.bits_table(load("aware")),
+        "AWARE_NARROW": page_aware.narrow_table(load("aware")),
+        "AWARE_OCR": page_aware.ocr_table(load("aware")),
         "COMPILE_TABLE": compile_table(load("compile")),
     }.items():
         text = text.replace(marker, value)

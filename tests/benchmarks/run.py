@@ -12,6 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = {
+    "aware": "aware.py",
     "calibration": "calibration.py",
     "captcha": "captcha.py",
     "prune": "prune.py",
