@@ -82,9 +82,9 @@ class Channels(Gradual):
         """Prune `module` in place.
 
         Raises:
-            PassError: nothing can be cut, `only` matches nothing, the amount leaves nothing or can't be reached, a
-                weight holds a NaN or an infinity, or the criterion finds nothing to go by; with `steps` or
-                `criterion=taylor`, whatever `tune` raises.
+            PassError: the graph is quantised already, nothing can be cut, `only` matches nothing, the amount leaves
+                nothing or can't be reached, a weight holds a NaN or an infinity, or the criterion finds nothing to go
+                by; with `steps` or `criterion=taylor`, whatever `tune` raises.
         """
         from mopt.passes.prune.channels_run import prune
         from mopt.passes.prune.channels_steps import prune_in_steps

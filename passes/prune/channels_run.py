@@ -18,6 +18,7 @@ from mopt.passes.prune.channels_importance import Scores, importance
 from mopt.passes.prune.channels_search import by_cost, by_time
 from mopt.passes.prune.channels_select import Atoms, Ranked, select
 from mopt.passes.prune.prunable import matches
+from mopt.passes.prune.scope_notes import refuse_quantized
 from mopt.passes.prune.structured_notes import groups_left_alone, idle_globs, names_of, nothing_to_cut
 from mopt.runtime.data.splits import Samples
 
@@ -100,6 +101,7 @@ def find(
     what: str = "channels",
 ) -> Found:
     """Find and rank what can be cut. For the arguments see `prune`."""
+    refuse_quantized(module)
     if goal.amount >= 1:
         raise PassError("an amount of 100% would remove whole layers", help="ask for less than 100%")
     stored = [book.name for book in codebooks(module)]

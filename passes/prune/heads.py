@@ -46,8 +46,8 @@ class Heads(Pass):
         """Prune `module` in place.
 
         Raises:
-            PassError: there are no heads that can be cut, `only` matches nothing, the amount leaves nothing, or a
-                weight holds a NaN or an infinity.
+            PassError: the graph is quantised already, there are no heads that can be cut, `only` matches nothing,
+                the amount leaves nothing, or a weight holds a NaN or an infinity.
         """
         from mopt.passes.prune.heads_run import prune
 

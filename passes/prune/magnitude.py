@@ -49,8 +49,8 @@ class Magnitude(Gradual):
         """Prune `module` in place.
 
         Raises:
-            PassError: nothing can be pruned, `only` matches nothing, or a weight holds a NaN or an infinity; with
-                `steps`, whatever `tune` raises.
+            PassError: the graph is quantised already, nothing can be pruned, `only` matches nothing, or a weight holds
+                a NaN or an infinity; with `steps`, whatever `tune` raises.
         """
         from mopt.passes.prune.magnitude_run import prune
 

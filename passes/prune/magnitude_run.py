@@ -12,6 +12,7 @@ from mopt.ir import Module
 from mopt.ir.weights import Weight
 from mopt.passes.contract import Note, PassError, PassResult, Sparsity
 from mopt.passes.prune.prunable import Candidate, candidates, matches
+from mopt.passes.prune.scope_notes import refuse_quantized
 from mopt.passes.prune.smallest import smallest
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 def prune(module: Module, options: Magnitude, amount: float) -> PassResult:
     """Zero this share of what `options` is about, in place. See `Magnitude.run`."""
+    refuse_quantized(module)
     found = candidates(module, options.only, options.skip, options.include)
     chosen = [candidate.weight for candidate in found if candidate.skipped is None]
     if not chosen:

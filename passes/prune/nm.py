@@ -41,8 +41,8 @@ class NM(Gradual):
         """Prune `module` in place.
 
         Raises:
-            PassError: the pattern keeps nothing or everything, nothing can be pruned, `only` matches nothing, or a
-                weight holds a NaN or an infinity; with `steps`, whatever `tune` raises.
+            PassError: the graph is quantised already, the pattern keeps nothing or everything, nothing can be pruned,
+                `only` matches nothing, or a weight holds a NaN or an infinity; with `steps`, whatever `tune` raises.
         """
         from mopt.passes.prune.nm_run import prune
 

@@ -11,7 +11,7 @@ from mopt.ir.weights import Weight
 from mopt.passes.contract import Note, PassError, PassResult, Sparsity
 from mopt.passes.prune.nm_axis import reduction_axis
 from mopt.passes.prune.prunable import Candidate, candidates
-from mopt.passes.prune.scope_notes import check_finite, idle_patterns, left_alone, nothing_to_do
+from mopt.passes.prune.scope_notes import check_finite, idle_patterns, left_alone, nothing_to_do, refuse_quantized
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def prune(module: Module, options: NM, share: float = 1.0) -> PassResult:
             f"the pattern {options.pattern} keeps {'nothing' if keep <= 0 else 'every weight'}",
             help="N:M keeps N of every M weights, with N between 1 and M - 1: `2:4`",
         )
+    refuse_quantized(module)
     found = candidates(module, options.only, options.skip, ())
     chosen, reasons = _choose(found, of)
     if not chosen:

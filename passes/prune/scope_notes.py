@@ -7,9 +7,25 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from mopt.ir import Module
 from mopt.ir.weights import Weight
 from mopt.passes.contract import Note, PassError
 from mopt.passes.prune.prunable import Candidate, matches
+from mopt.passes.quantize.detect import first_quantized
+
+
+def refuse_quantized(module: Module) -> None:
+    """Refuse a graph whose weights are integers already: their zeros and channels belong to scales.
+
+    Raises:
+        PassError: naming the first quantised node.
+    """
+    if (node := first_quantized(module)) is not None:
+        raise PassError(
+            f"the graph is quantised already: node `{node.name}` is a {node.op_type}",
+            node=node.name,
+            help="prune before the quantiser: zeros stay zeros on its grid",
+        )
 
 
 def check_finite(weight: Weight) -> None:

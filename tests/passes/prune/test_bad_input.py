@@ -171,6 +171,17 @@ def test_a_model_without_weights(name, module_of, context):
 
 
 @pytest.mark.parametrize("name", PASSES)
+def test_what_is_quantised_already_is_refused_with_the_place(name, module_of, context):
+    body = ATTENTION + "i, t, z = DynamicQuantizeLinear(o) d = DequantizeLinear(i, t, z) h = MatMul(d, up) "
+    body += "r = Relu(h) y = MatMul(r, down)"
+    module = module_of("(float[N,T,8] x) => (float[N,T,8] y)", body, weights(SHAPES), 17, HEADS)
+    place = next(node.name for node in module.nodes() if node.op_type == "DynamicQuantizeLinear")
+    with pytest.raises(PassError, match=f"quantised already: node `{place}` is a DynamicQuantizeLinear") as raised:
+        PASSES[name].run(module, context())
+    assert (raised.value.node, bool(raised.value.help)) == (place, True)
+
+
+@pytest.mark.parametrize("name", PASSES)
 def test_clustered_weights_are_named_with_the_way_out(name, module_of, context):
     body = ATTENTION + "h = MatMul(o, up) y = MatMul(h, down)"
     shapes = {**SHAPES, "up": (8, 128), "down": (128, 8)}
