@@ -19,11 +19,14 @@ from mopt.passes.contract import Clusters, Context, Note, PassError, PassResult
 from mopt.passes.prune.prunable import candidates
 from mopt.passes.prune.scope_notes import check_finite, idle_patterns, left_alone, nothing_to_do
 from mopt.passes.quantize.detect import first_quantized
+from mopt.passes.quantize.preparation import raise_opset
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from mopt.passes.cluster.kmeans import KMeans
 
+_BY_CHANNEL: Final = 11
+"""The first opset with GatherElements."""
 _WORTH: Final = 0.8
 """A weight is stored as codebooks of rows where that takes no more than this share of its bytes."""
 
@@ -37,6 +40,10 @@ def cluster(module: Module, options: KMeans, context: Context) -> PassResult:
             node=quantized.name,
             help="put cluster.kmeans before the quantiser: clusters stay on its grid",
         )
+    raised = ""
+    if options.channels:
+        needs = f"codebooks of channels are looked up by GatherElements, which is known from {_BY_CHANNEL} on"
+        module, raised = raise_opset(module, context, _BY_CHANNEL, needs)
     found = candidates(module, options.only, options.skip, options.include)
     graphs = set(nested_graphs(module.graph))
     chosen: list[Weight] = []
@@ -75,6 +82,7 @@ def cluster(module: Module, options: KMeans, context: Context) -> PassResult:
             f"{len(chosen)} weights ({elements:,} elements) share at most {options.clusters} values each{each}: "
             f"{before:,} bytes are {after:,}; root of the relative squared error {np.sqrt(error / (energy or 1)):.2%}"
         ),
+        *([Note(raised)] if raised else []),
         *sensitivity.notes(),
         *left_alone(reasons),
         *idle_patterns(found, options.only, options.skip),
