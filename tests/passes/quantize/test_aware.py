@@ -111,7 +111,7 @@ def drift(module, count=120):
 def test_eight_bits_cost_nothing(trained, context, method):
     before = accuracy(trained)
     assert any(node.op_type == "BatchNormalization" for node in trained.nodes())
-    result = aware(trained, context(), method=method, steps=25)
+    result = aware(trained, context(), method=method, steps=15)
     assert not verify(result.module)
     assert accuracy(result.module) >= before - 0.002
     operators = [node.op_type for node in result.module.nodes()]
@@ -149,7 +149,7 @@ def test_few_bits_are_far_above_static(trained, context):
     """Two bits, where static rounding has nothing left of these digits; and four on a network that needs them."""
     bits = {"weights": 2, "activations": 2}
     assert accuracy(static(trained, context(), **bits).module) < 0.6
-    result = aware(trained, context(), epochs=2, **bits)
+    result = aware(trained, context(), steps=40, **bits)
     assert accuracy(result.module) >= accuracy(trained) - 0.03
     assert "2 bits" in result.notes[0].message
     assert "each in a byte" in result.notes[0].message
@@ -202,7 +202,7 @@ def test_two_runs_are_the_same_bytes(trained, context):
 def test_the_parent_teaches_without_labels(trained, context):
     images = [{"image": sample["image"]} for sample in SPLITS["train"]]
     bits = {"weights": 2, "activations": 2, "loss": None, "teacher": PARENT}
-    result = aware(trained, context(train=images, teacher=trained), steps=50, **bits)
+    result = aware(trained, context(train=images, teacher=trained), steps=30, **bits)
     assert accuracy(result.module) > 0.9
     both = aware(trained, context(teacher=trained), steps=2, teacher=PARENT, alpha=0.5, match="mse")
     assert both.modified
