@@ -62,18 +62,15 @@ def report() -> list[Check]:
 
 
 def _machine() -> list[Check]:
-    from mopt.runtime.gpu import gpus
+    from mopt.runtime.gpu import gpus, no_gpu
 
-    found = gpus()
+    found, missing = gpus(), no_gpu()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     system = Check(
         "machine", "system", "ok", f"Python {platform.python_version()}, {platform.platform()}, {cores} cores"
     )
-    if not found:
-        return [
-            system,
-            Check("machine", "GPU", "missing", "no NVIDIA GPU, or no driver", "an NVIDIA GPU and its driver"),
-        ]
+    if missing is not None:
+        return [system, Check("machine", "GPU", "missing", missing.reason, missing.help)]
     told = ", ".join(f"{gpu.name} (sm{gpu.capability[0]}{gpu.capability[1]})" for gpu in found)
     return [system, Check("machine", "GPU", "ok", told)]
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mopt.driver.profiling import Comparison
 
 FORMATS: Final = (".svg", ".png", ".pdf")
+_LOGARITHMIC: Final = 16
+"""Sizes that differ by this factor are drawn on a logarithmic axis: doubled batches stand apart."""
 
 
 def require_matplotlib() -> None:
@@ -59,16 +61,20 @@ def draw(comparison: Comparison, path: Path) -> None:
             down = [max(value[1] - value[2], 0.0) / n for value, n in zip(values, by, strict=True)]
             up = [max(value[3] - value[1], 0.0) / n for value, n in zip(values, by, strict=True)]
             axes.errorbar(sizes, middle, yerr=(down, up), marker="o", capsize=3, label=label)
+    sizes = sorted({value[0] for values in series.values() for value in values})
     for axes, title in ((left, "ms a run"), (right, "ms a sample")):
         axes.set_xlabel(axis)
         axes.set_ylabel(title)
         axes.set_ylim(bottom=0)
-        axes.set_xticks(sorted({value[0] for values in series.values() for value in values}))
+        if sizes[-1] >= _LOGARITHMIC * sizes[0]:
+            axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [str(size) for size in sizes], minor=False)
         axes.grid(alpha=0.3)
     left.legend()
     machine = comparison.machine
     figure.suptitle(
-        f"{machine['processor']}, {machine['provider']}, {machine['threads']} thread(s): medians and 95% intervals",
+        f"{machine.get('gpu') or machine['processor']}, {machine['provider']}, {machine['threads']} thread(s): "
+        "medians and 95% intervals",
         fontsize=9,
     )
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from mopt.driver.profiling import Comparison
+    from mopt.driver.profiling import Comparison, Point
     from rich.console import Console
 
 _SHOWN: Final = 15
@@ -24,6 +24,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     # Paths are long and columns narrow: models go by letters, explained below the table.
     letters = {name: _letter(number) for number, name in enumerate(comparison.runtimes)}
     console.print(_times(comparison, letters))
+    if first := comparison.points[0].sizes:
+        sizes = ", ".join(f"{name}={size}" for name, size in first.items())
+        console.print(Text(f"sizes of the first row: {sizes}", "dim"), soft_wrap=True)
     for name, letter in letters.items():
         console.print(Text(f"{letter} = {name} ({comparison.runtimes[name]})"), soft_wrap=True)
     if len({point.batch for point in comparison.points}) > 1:
@@ -61,11 +64,11 @@ def _times(comparison: Comparison, letters: Mapping[str, str]) -> Table:
     for head in ("ms", "ms/sample" if batched else "samples/s", "× A", "verdict"):
         table.add_column(head, justify="right", no_wrap=True)
     for point in comparison.points:
-        others = ", ".join(f"{name}={size}" for name, size in point.sizes.items())
+        size = _size(comparison, point)
         for name, timing in point.timings.items():
             ratio = timing.ratio
             table.add_row(
-                others or f"batch {point.batch}",
+                size,
                 letters[name],
                 f"{milliseconds(timing.median * 1e3)} ±{timing.spread:.1%}",
                 milliseconds(timing.median / timing.batch * 1e3) if batched else f"{timing.throughput:,.0f}",
@@ -73,6 +76,19 @@ def _times(comparison: Comparison, letters: Mapping[str, str]) -> Table:
                 ratio.verdict if ratio else "baseline",
             )
     return table
+
+
+def _size(comparison: Comparison, point: Point) -> str:
+    """Name a point by what differs between points: the batch, and sizes that do not follow it."""
+    varying = [
+        f"{name}={size}"
+        for name, size in point.sizes.items()
+        if len({other.sizes[name] for other in comparison.points}) > 1
+        and any(other.sizes[name] != other.batch for other in comparison.points)
+    ]
+    if varying and len({other.batch for other in comparison.points}) == 1:
+        return ", ".join(varying)
+    return ", ".join([f"batch {point.batch}", *varying])
 
 
 def _memory(comparison: Comparison, letters: Mapping[str, str]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -139,6 +140,43 @@ def comparison(**options):
     point = profiling.Point(1, {}, {"a": timing})
     machine = {"processor": "cpu", "provider": "cuda", "threads": 1, "gpu": "NVIDIA Z100"}
     return Comparison("a", machine, {"a": "onnxruntime, cuda"}, [point], "a, float16", **options)
+
+
+def points_at(*sizes):
+    timings = {"a": timing_of([0.01] * 8)}
+    return [profiling.Point(batch, {"N": batch, "a.very.long.name": 48, "W": width}, timings) for batch, width in sizes]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "named"),
+    [
+        ([(1, 320)], ["batch 1"]),
+        ([(1, 320), (8, 320)], ["batch 1", "batch 8"]),
+        ([(1, 160), (1, 320)], ["W=160", "W=320"]),
+        ([(1, 160), (8, 320)], ["batch 1, W=160", "batch 8, W=320"]),
+    ],
+)
+def test_rows_are_named_by_what_differs(sizes, named):
+    found = replace(comparison(), points=points_at(*sizes))
+    console = Console(file=io.StringIO(), width=80)
+    print_comparison(found, console)
+    lines = console.file.getvalue().splitlines()
+    assert [line.strip().split("  ")[0] for line in lines if " A " in line and "baseline" in line][
+        : len(sizes)
+    ] == named
+    assert any(line.startswith("sizes of the first row: N=1, a.very.long.name=48") for line in lines)
+
+
+def test_doubled_batches_are_drawn_apart(tmp_path):
+    pytest.importorskip("matplotlib")
+    from mopt.driver.profile_chart import draw
+
+    found = replace(comparison(), points=points_at(*((2**n, 320) for n in range(8))))
+    for name in ("a.svg", "b.svg"):
+        draw(found, tmp_path / name)
+    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "NVIDIA Z100" in text and all(f"<!-- {2**n} -->" in text for n in range(8))
+    assert text == (tmp_path / "b.svg").read_text(encoding="utf-8"), "the same figures draw the same bytes"
 
 
 def test_nodes_that_fell_back_are_told_without_being_asked():
