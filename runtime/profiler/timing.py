@@ -19,6 +19,8 @@ Verdict = Literal["faster", "slower", "no difference"]
 
 CONFIDENCE: Final = 0.95
 VERDICT_CONFIDENCE: Final = 0.99
+EQUAL: Final = 0.01
+"""A ratio this near to 1 is no difference: two sessions of one file differ by that, by where their memory lies."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,14 @@ class Ratio:
 
     @property
     def verdict(self) -> Verdict:
-        """`faster` or `slower` where the whole interval lies on one side of 1."""
-        if self.high < 1.0:
+        """`faster` or `slower` where the whole interval lies on one side of 1, and the ratio more than `EQUAL` from it.
+
+        The interval tells chance from difference; what is smaller than `EQUAL` may be there and says nothing of the
+        models.
+        """
+        if self.high < 1.0 and self.value < 1.0 - EQUAL:
             return "faster"
-        return "slower" if self.low > 1.0 else "no difference"
+        return "slower" if self.low > 1.0 and self.value > 1.0 + EQUAL else "no difference"
 
     @property
     def spread(self) -> float:

@@ -132,6 +132,19 @@ def test_a_true_difference_of_5_percent_is_found_with_the_defaults(sigma, scale,
     assert found.count(verdict) >= 49
 
 
+def test_sessions_that_differ_by_where_memory_lies_are_no_different():
+    """Two sessions of one file, 0.6 % apart on a machine so quiet that any interval shows it."""
+    verdicts = []
+    for seed in range(20):
+        clock = Clock()
+        runners = {"a": clock.runner("a", noisy(1.0, f"{seed}a", sigma=0.002)),
+                   "b": clock.runner("b", noisy(0.994, f"{seed}b", sigma=0.002))}  # fmt: skip
+        found = time(clock, runners, baselines={"b": "a"}, **DEFAULTS)["b"].ratio
+        assert found.high < 1.0
+        verdicts.append(found.verdict)
+    assert verdicts == ["no difference"] * 20
+
+
 def test_two_calls_agree_within_their_intervals_in_95_of_100():
     agreed = 0
     for seed in range(100):
@@ -171,7 +184,16 @@ def test_warming_up_goes_on_while_somebody_gets_faster():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"), [(0.8, 0.9, "faster"), (1.1, 1.2, "slower"), (0.9, 1.1, "no difference")]
+    ("low", "high", "verdict"),
+    [
+        (0.8, 0.9, "faster"),
+        (1.1, 1.2, "slower"),
+        (0.9, 1.1, "no difference"),
+        (0.985, 0.999, "no difference"),
+        (1.001, 1.015, "no difference"),
+        (0.97, 0.999, "faster"),
+        (1.001, 1.03, "slower"),
+    ],
 )
 def test_the_verdict_is_the_intervals(low, high, verdict):
     assert Ratio("base", (low + high) / 2, low, high).verdict == verdict
