@@ -61,10 +61,11 @@ class DriftMeter:
     def _run(
         self, digest: str, module: Module, feeds: list[tuple[dict[str, int], dict[str, Any]]]
     ) -> list[dict[str, Any]]:
-        from mopt.runtime.ort import OrtRunner, cast_feeds
+        from mopt.runtime.ort import cast_feeds
+        from mopt.runtime.reference import reference
 
         if digest not in self._outputs:
-            with OrtRunner(module) as runner:
+            with reference(module) as runner:
                 module.let_go()
                 self._outputs[digest] = [runner.run(cast_feeds(arrays, runner.inputs)) for _, arrays in feeds]
             while len(self._outputs) > _KEPT:

@@ -164,9 +164,9 @@ class Judge:
         return digest_of([subject, self._keys.data(evaluation.data), self._keys.metric(name), evaluation.batch])
 
     def _reference(self, emitted: Emitted) -> Runner:
-        from mopt.runtime.ort import OrtRunner
+        from mopt.runtime.reference import reference
 
-        return OrtRunner(self._store.get_module(emitted.snapshot))
+        return reference(self._store.get_module(emitted.snapshot))
 
     def _evaluate(
         self, runner: Runner, emitted: Emitted, evaluation: Evaluate, names: list[str], text: str

@@ -27,6 +27,9 @@ class TensorRT(Pass):
     kernels: Literal["tensorrt", "tensorrt_rtx"] = option(
         "tensorrt", help="whose int8 convolutions to write for: TensorRT for RTX lacks some that TensorRT has"
     )
+    grids: Literal["int8", "e4m3"] = option(
+        "int8", help="8-bit grids of convolutions and products as integers, or as floats for SM89 and later"
+    )
 
     version: ClassVar[int] = 2
     source: ClassVar[str] = "NVIDIA TensorRT documentation, Working with Quantized Types: explicit quantization"
@@ -41,4 +44,4 @@ class TensorRT(Pass):
         """
         from mopt.passes.convert.tensorrt_run import lower
 
-        return lower(module, context, rtx=self.kernels == "tensorrt_rtx")
+        return lower(module, context, rtx=self.kernels == "tensorrt_rtx", floats=self.grids == "e4m3")

@@ -13,6 +13,7 @@ from mopt.passes.convert import (
     tensorrt_blocks,
     tensorrt_constants,
     tensorrt_dynamic,
+    tensorrt_float8,
     tensorrt_rtx,
 )
 from mopt.passes.convert.tensorrt_graph import Lowering, refusal
@@ -38,12 +39,15 @@ _COARSER: Final = (
 )
 
 
-def lower(module: Module, context: Context, *, rtx: bool = False) -> PassResult:
-    """Lower `module` in place, with `rtx` for TensorRT for RTX's kernels. See `TensorRT.run`."""
+def lower(module: Module, context: Context, *, rtx: bool = False, floats: bool = False) -> PassResult:
+    """Lower `module` in place, with `rtx` for its kernels, with `floats` to E4M3. See `TensorRT.run`."""
     if first_quantized(module) is None:
         return PassResult(module, False)
     module, raised = _raised(module, context)
     notes = [Note(raised)] if raised else []
+    if floats:
+        module, raised = raise_opset(module, context, tensorrt_float8.OPSET, "8-bit floats")
+        notes += [Note(raised)] if raised else []
     editor = Lowering(module)
     for operator, lowering in LOWERINGS.items():
         for node in [node for node in module.nodes() if node.op_type == operator]:
@@ -51,6 +55,8 @@ def lower(module: Module, context: Context, *, rtx: bool = False) -> PassResult:
                 lowering(editor, node)
     for node in [node for node in module.nodes() if node.op_type == "Conv"] if rtx else []:
         tensorrt_rtx.convolution(editor, node)
+    for node in list(module.nodes()) if floats else []:
+        tensorrt_float8.grid(editor, node)
     editor.clear()
     for node in module.nodes():
         if node.op_type in QUANTIZED and node.op_type not in _TAKEN:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NO_GPU = "no GPU here: built, not timed"
 
+_FLOAT8: Final = 89
+"""The first compute capability that multiplies 8-bit floats."""
 _UNLIMITED: Final = ByteSize(0)
 
 Capability = Literal["sm75", "sm80", "sm86", "sm89", "sm120", "sm121"]
@@ -36,6 +38,9 @@ class TrtTarget(Target):
 
     precision: Literal["fp32", "fp16", "bf16"] = option(
         "fp32", help="networks are strongly typed: fp16 and bf16 convert the graph before it is emitted"
+    )
+    grids: Literal["int8", "e4m3"] = option(
+        "int8", help="what 8-bit quantised graphs run in: integers, or 8-bit floats on GPUs from sm89 on"
     )
     capabilities: tuple[Capability, ...] = option(
         ("sm80", "sm86", "sm89", "sm120"),
@@ -93,7 +98,7 @@ class TrtTarget(Target):
         # Quantised rows are lowered before a fixed look-up in them is folded: TensorRT takes no bare int8 constant.
         found = find(self.library)
         kernels = "tensorrt" if found is None else found.library
-        lowered = (("cluster.expand", {}), ("convert.tensorrt", {"kernels": kernels}), *bound)
+        lowered = (("cluster.expand", {}), ("convert.tensorrt", {"kernels": kernels, "grids": self.grids}), *bound)
         halves = {"fp16": "convert.float16", "bf16": "convert.bfloat16"}
         return (*lowered, (halves[self.precision], {"scales": True})) if self.precision in halves else lowered
 
@@ -111,6 +116,12 @@ class TrtTarget(Target):
             raise TargetError(missing_reason(self.library), missing=True, help=INSTALL)
         if not self.capabilities:
             raise TargetError("`capabilities` is empty: name at least one, for example `sm89`")
+        old = [name for name in self.capabilities if int(name[2:]) < _FLOAT8]
+        if self.grids == "e4m3" and old and found.library == "tensorrt_rtx":
+            raise TargetError(
+                f"`grids=e4m3` runs on GPUs from sm{_FLOAT8} on, and `capabilities` names {', '.join(old)}",
+                help=f"name later ones alone, for example `capabilities=[sm{_FLOAT8}, sm120]`",
+            )
         settings = Settings(
             self.capabilities, int(self.workspace), self.level, self.tf32, self.timing_cache, self.refit,
             self.version_compatible, self.hardware, self.values,

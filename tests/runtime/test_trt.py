@@ -221,9 +221,9 @@ def test_a_gpu_and_tensorrt_are_preferred(monkeypatch):
 
 def test_half_precision_is_a_pass_of_the_graph(monkeypatch):
     monkeypatch.setattr(trt_library, "_installed", lambda library: library == "tensorrt_rtx")
-    lowered = (("cluster.expand", {}), ("convert.tensorrt", {"kernels": "tensorrt_rtx"}))
+    lowered = (("cluster.expand", {}), ("convert.tensorrt", {"kernels": "tensorrt_rtx", "grids": "int8"}))
     assert TrtTarget().prepare() == lowered
-    assert TrtTarget(library="tensorrt").prepare()[1] == ("convert.tensorrt", {"kernels": "tensorrt"})
+    assert TrtTarget(library="tensorrt").prepare()[1] == ("convert.tensorrt", {"kernels": "tensorrt", "grids": "int8"})
     assert TrtTarget(precision="fp16").prepare() == (*lowered, ("convert.float16", {"scales": True}))
 
 

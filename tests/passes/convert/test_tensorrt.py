@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +16,11 @@ from mopt.ir import Module, from_proto, provenance, verify
 from mopt.passes.contract import PassError
 from mopt.passes.convert.float16 import Float16
 from mopt.passes.convert.tensorrt import TensorRT
+from mopt.passes.convert.tensorrt_float8 import scaled
 from mopt.passes.quantize.dynamic import Dynamic
 from mopt.passes.quantize.weights import Weights
+from mopt.plugin import default_registry
+from mopt.runtime.contract import TargetError
 from mopt.runtime.ort import OrtRunner
 from mopt.runtime.trt.layers import read_layers
 from mopt.runtime.trt.target import TrtTarget
@@ -275,3 +279,47 @@ def test_convolutions_write_16_bits_on_rtx(tmp_path: Path) -> None:
         layers = read_layers(tmp_path / kernels / "model.engine")["sm89"]
         found[kernels] = next(layer.precision for layer in layers if layer.kind == "correlation")
     assert found == {"tensorrt": "i8→f32", "tensorrt_rtx": "i8→f16"}
+
+
+def test_8_bit_floats_round_as_e4m3_does() -> None:
+    """Three bits of mantissa: within a sixteenth of each value; the largest of each channel is exact."""
+    array = RANDOM.standard_normal((4, 3, 5)).astype(np.float32) * np.array([1, 10, 1e-3, 0], np.float32).reshape(
+        4, 1, 1
+    )
+    floats, scale = scaled(array, 0)
+    back = floats.astype(np.float32) * scale.reshape(4, 1, 1)
+    normal = np.abs(array) > 2**-6 * scale.reshape(4, 1, 1)
+    assert (np.abs(back - array)[normal] <= np.abs(array)[normal] / 16 * 1.0001).all()
+    peaks = np.abs(array).reshape(4, -1).argmax(1)
+    np.testing.assert_allclose(
+        np.take_along_axis(back.reshape(4, -1), peaks[:, None], 1),
+        np.take_along_axis(array.reshape(4, -1), peaks[:, None], 1), rtol=1e-6,
+    )  # fmt: skip
+    assert scale[3] == 1 and not back[3].any()
+    assert scaled(array)[1].shape == ()
+
+
+@pytest.mark.parametrize("kernels", ["tensorrt", "tensorrt_rtx"])
+def test_grids_become_8_bit_floats(kernels: Any) -> None:
+    before, _ = lowered(quantised_conv(0.02, 0, np.int8))
+    after = TensorRT(kernels=kernels, grids="e4m3").run(before.clone(), CONTEXT).module
+    assert not verify(after) and after.opset >= 19
+    stored = [node.inputs[0].dtype for node in after.nodes() if node.op_type == "DequantizeLinear"]
+    assert stored == [ir.DataType.FLOAT8E4M3FN] * 2
+    x = RANDOM.uniform(-2.5, 2.5, (1, 8, 12, 12)).astype(np.float32)
+    want, got = outputs(before, x), outputs(after, x)
+    error = np.linalg.norm(got - want) / np.linalg.norm(want)
+    assert 0.01 < error < 0.06, "two roundings of 2.6 % each on average"
+
+
+@needs_builder
+def test_8_bit_floats_run_in_engines_from_sm89_on(tmp_path: Path) -> None:
+    before, _ = lowered(quantised_conv(0.02, 0, np.int8))
+    target = TrtTarget(library="tensorrt_rtx", precision="fp16", grids="e4m3", capabilities=("sm89", "sm120"))
+    for name, options in target.prepare():
+        before = default_registry().get("passes", name)(**options).run(before, CONTEXT).module
+    target.emit(before, tmp_path)
+    layers = read_layers(tmp_path / "model.engine")["sm120"]
+    assert "f8→f16" in {layer.precision for layer in layers if layer.kind == "correlation"}
+    with pytest.raises(TargetError, match=r"runs on GPUs from sm89 on, and `capabilities` names sm80"):
+        dataclasses.replace(target, capabilities=("sm80", "sm89")).emit(before, tmp_path)
