@@ -111,7 +111,7 @@ def footnotes(results: Results) -> Sequence[str]:
     if bases:
         notes.append(
             f"ms: median of interleaved rounds ± half its 95% interval; × base: time over that of {', '.join(bases)} "
-            "on the same target (below 1 is faster; ≈ where the interval holds 1, or it is within 1% of 1)."
+            "on the same target (below 1 is faster; ≈ where the interval holds 1, or it is within 1.5% of 1)."
         )
     for reason in dict.fromkeys(row.untimed for row in results.rows if row.untimed):
         who = dict.fromkeys(row.target for row in results.rows if row.untimed == reason)

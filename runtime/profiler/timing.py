@@ -19,8 +19,9 @@ Verdict = Literal["faster", "slower", "no difference"]
 
 CONFIDENCE: Final = 0.95
 VERDICT_CONFIDENCE: Final = 0.99
-EQUAL: Final = 0.01
-"""A ratio this near to 1 is no difference: two sessions of one file differ by that, by where their memory lies."""
+EQUAL: Final = 0.015
+"""A ratio this near to 1 is no difference: two sessions of one file differ by up to 1 %, by where their memory lies
+(Mytkowicz et al. 2009, Producing Wrong Data Without Doing Anything Obviously Wrong)."""
 
 
 @dataclass(frozen=True)
