@@ -51,8 +51,8 @@ def candidates(
     """Find what the command line names, in order.
 
     Args:
-        references: `model.onnx`, `BUILD/PIPELINE[@STEP]`, `BUILD` (all its pipelines), an engine file, or
-            `RECIPE.mopt:MODEL` (a declared model, run by its own framework).
+        references: `model.onnx`, `BUILD/PIPELINE[@STEP]`, `BUILD` (all its pipelines), an engine or
+            `model.parts.json`, or `RECIPE.mopt:MODEL` (a declared model, run by its own framework).
         provider, threads, gpu: for what onnxruntime runs; `threads` for frameworks too, which run on the GPU, in
             float16, where the provider is a GPU's.
 
@@ -65,6 +65,8 @@ def candidates(
         path = Path(reference)
         if recipe.endswith(".mopt"):
             found.append(_eager(Path(recipe), model, name, provider, threads))
+        elif path.name.endswith(".parts.json"):
+            found.append(_parts(path, name))
         elif path.suffix in _ENGINES:
             found.append(_engine(path, name))
         elif path.suffix == ".mopt":
@@ -137,6 +139,18 @@ def _engine(path: Path, name: str) -> Candidate:
         return target.open(Artifact(path, (path,), size, size))
 
     return Candidate(name, library, None, open_it, engine=path)
+
+
+def _parts(path: Path, name: str) -> Candidate:
+    """A graph that TensorRT did not take whole, with all its parts."""
+    from mopt.runtime.contract import Artifact
+    from mopt.runtime.trt.parts import read_parts
+    from mopt.runtime.trt.target import TrtTarget
+
+    library: Any = next((one for one in read_parts(path).get("built_by", {}) if one.startswith("tensorrt")), "auto")
+    size = path.stat().st_size
+    artifact = Artifact(path, (path,), size, size)
+    return Candidate(name, f"{library}, onnxruntime", None, lambda: TrtTarget(library=library).open(artifact))
 
 
 def _names(references: Sequence[str]) -> list[str]:

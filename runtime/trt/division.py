@@ -151,6 +151,7 @@ def _modules(
     module: Module, parts: Sequence[Part], plans: Sequence[Plan], values: Mapping[str, float]
 ) -> list[tuple[Module, list[Plan]]]:
     """Cut the parts out, each with the profiles of its own inputs."""
+    import onnx_ir as ir
     from mopt.ir.cut import cut
 
     wanted = sorted({value.name or "" for part in parts for value in part.inputs})
@@ -165,14 +166,17 @@ def _modules(
     found = []
     for part in parts:
         names = [value.name or "" for value in part.inputs]
-        shapes = {name: _dimensions(name, measured[0]) for name in names}
+        shapes = {name: _dimensions(name, measured[0].shapes) for name in names}
         alone = cut(module, {*part.nodes, *part.carried}, part.inputs, part.outputs, shapes)
+        for value in alone.graph.inputs:
+            if value.type is None:  # behind an operator that shape inference does not know
+                value.type = ir.TensorType(ir.DataType.from_numpy(measured[0].dtypes[value.name or ""]))
         if part.accepted:
             single_interface(alone)
             alone.infer_shapes()
             open_ones = [port.name for port in alone.inputs if any(isinstance(size, str) for size in port.shape)]
             profiles = [
-                Plan({}, {name: at_sizes[name] for name in open_ones}, plan.note)
+                Plan({}, {name: at_sizes.shapes[name] for name in open_ones}, plan.note)
                 for plan, at_sizes in zip(taken, measured, strict=True)
             ]
         else:

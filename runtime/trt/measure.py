@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from mopt.runtime.contract import RunError, TargetError
 from mopt.runtime.trt.shapes import Plan
 from mopt.runtime.trt.widen import widened
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
     from mopt.ir.module import Module
 
@@ -37,8 +39,16 @@ def uncertain(module: Module) -> list[ir.Node]:
     return found
 
 
-def measure(module: Module, values: Collection[str], plan: Plan, fixed: Mapping[str, float]) -> Shapes:
-    """Run the module at a plan's smallest, likeliest and largest sizes and return the shapes of values.
+@dataclass(frozen=True)
+class Measured:
+    """What runs showed of values: their shapes, and their element types with 16-bit floats as float32."""
+
+    shapes: Shapes
+    dtypes: Mapping[str, np.dtype[Any]]
+
+
+def measure(module: Module, values: Collection[str], plan: Plan, fixed: Mapping[str, float]) -> Measured:
+    """Run the module at a plan's smallest, likeliest and largest sizes and look at values.
 
     Args:
         module: the whole; float32 or 16 bits.
@@ -61,6 +71,7 @@ def measure(module: Module, values: Collection[str], plan: Plan, fixed: Mapping[
     graph.outputs.extend(named[name] for name in values if name not in given)
     opened.touch()
     runner = OrtRunner(opened, optimize=False, patterns=False)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
     found: dict[str, list[Shape]] = {name: [] for name in values}
     for at in range(3):
         feeds = seeded_inputs(module, {key: sizes[at] for key, sizes in plan.ranges.items()})
@@ -72,7 +83,9 @@ def measure(module: Module, values: Collection[str], plan: Plan, fixed: Mapping[
             raise TargetError(f"onnxruntime does not run the model at {sizes}: {error}") from error
         for name in values:
             found[name].append(arrays[name].shape)
-    return {name: _sorted(shapes) for name, shapes in found.items()}
+    return Measured(
+        {name: _sorted(shapes) for name, shapes in found.items()}, {name: arrays[name].dtype for name in values}
+    )
 
 
 def _sorted(shapes: Sequence[Shape]) -> tuple[Shape, Shape, Shape]:

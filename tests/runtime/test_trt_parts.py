@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx_ir as ir
 import pytest
-from mopt.ir import load, provenance, save
+from mopt.ir import from_proto, load, provenance, save
 from mopt.plugin import default_registry
 from mopt.runtime.contract import RunError, Sizes, TargetError
 from mopt.runtime.inputs import seeded_inputs
@@ -23,7 +23,7 @@ from mopt.runtime.trt.refusal import RefusedError
 from mopt.runtime.trt.shapes import plans
 from mopt.runtime.trt.target import TrtTarget
 from mopt.runtime.trt.widen import widened
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 F = TensorProto.FLOAT
 FIRST = RefusedError("TensorRT refuses it", help="", nodes={"culprit": "it has no such operator"})
@@ -90,6 +90,24 @@ def test_a_real_network_with_an_operator_it_lacks(packaged, tmp_path, monkeypatc
     for name, array in runner.run(feeds).items():
         assert array.shape == whole[name].shape and np.ptp(whole[name]) > 0
         np.testing.assert_allclose(array, whole[name], atol=2e-3)
+
+
+@needs_builder
+def test_what_follows_an_operator_of_unknown_result(tmp_path):
+    """Shape inference does not know what comes of it: runs show types and shapes, and the engine behind it builds."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="first"),
+        helper.make_node("QuickGelu", ["a"], ["b"], name="culprit", domain="com.microsoft"),
+        helper.make_node("Conv", ["b", "w"], ["y"], name="second"),
+    ]
+    weight = numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")
+    ports = [helper.make_tensor_value_info(name, F, ["N", 4, 6, 5]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [weight])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    module = from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    target = TrtTarget(partition=True, capabilities=("sm89",), library="tensorrt_rtx")
+    listed = read_parts(target.emit(module, tmp_path).path)
+    assert [part["nodes"] for part in listed["parts"]] == [["first"], ["culprit"], ["second"]]
 
 
 @needs_builder
@@ -173,7 +191,7 @@ def test_sizes_that_depend_on_values_stay_out_of_engines(build):
 
 def test_shapes_are_those_of_runs(network):
     plan = plans(network, {"N": (1, 2, 8)})[0]
-    assert measure(network, ["x", "c"], plan, {}) == dict.fromkeys(
+    assert measure(network, ["x", "c"], plan, {}).shapes == dict.fromkeys(
         ("x", "c"), ((1, 4, 6, 5), (2, 4, 6, 5), (8, 4, 6, 5))
     )
 
