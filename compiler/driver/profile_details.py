@@ -38,6 +38,7 @@ def look_into(
     if not request.nodes and not request.memory:
         return found
     from mopt.ir.provenance import stamp_source
+    from mopt.runtime.profiler.engine_nodes import engine_times
     from mopt.runtime.profiler.footprint import footprint
     from mopt.runtime.profiler.nodes import node_times
 
@@ -49,6 +50,8 @@ def look_into(
             nodes[one.name] = node_times(
                 one.module, given[one.name], provider=request.provider, threads=request.threads, runs=request.runs
             )
+        elif one.engine is not None and request.nodes:
+            nodes[one.name] = engine_times(one.engine, one.runtime, given[one.name], runs=request.runs)
         if request.memory and (model := one.engine or one.module) is not None:
             footprints[one.name] = footprint(
                 model, given[one.name], provider=request.provider, threads=request.threads,

@@ -140,7 +140,7 @@ def _print_layers(comparison: Comparison, name: str, letter: str, console: Conso
     wanted = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}.get(
         str(comparison.machine["provider"])
     )
-    if wanted and (elsewhere := found.elsewhere(wanted)):
+    if wanted and comparison.runtimes[name].startswith("onnxruntime") and (elsewhere := found.elsewhere(wanted)):
         share = sum(time.share for time in elsewhere)
         kinds = ", ".join(dict.fromkeys(f"{time.operator} ({time.provider})" for time in elsewhere))
         console.print(Text(f"  {len(elsewhere)} operators run elsewhere, {share:.0%} of the time: {kinds}", "yellow"))
