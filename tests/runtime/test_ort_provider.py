@@ -212,6 +212,16 @@ def test_another_gpu_is_chosen_by_the_environment(session_fails, cnn: Module):
     assert "CUDA_VISIBLE_DEVICES" in caught.value.help
 
 
+@pytest.mark.parametrize("text", [*OUT_OF_MEMORY, "CUDA failure 35: CUDA driver version is insufficient"])
+def test_the_command_line_ends_with_status_4_and_says_what_to_do(text, capsys):
+    from mopt.cli.errors import status_of
+
+    error = device_failure(RuntimeError(text))
+    assert status_of(error) == 4
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {error}") and f"help: {error.help}" in told
+
+
 def test_the_real_libraries_of_this_machine_are_asked():
     """No fakes: on a machine without a driver, that is what is told."""
     try:
