@@ -176,6 +176,19 @@ def test_4_bit_products_keep_their_bits_where_the_blocks_fit(symmetric: bool, in
     assert np.sqrt(np.mean((wanted - got) ** 2)) < 0.02 * np.std(wanted)
 
 
+@needs_builder
+def test_4_bit_weights_are_4_bit_in_engines(tmp_path: Path) -> None:
+    weight = RANDOM.normal(size=(1024, 2048)).astype(np.float32)
+    real = module("m (float[3, 1024] x) => (float[3, 2048] y) { y = MatMul(x, w) }", {"w": weight})
+    sizes = {}
+    small = Weights(bits=4, block=64, symmetric=True).run(real.clone(), CONTEXT).module
+    for name, before in (("f32", real), ("i4", small)):
+        (tmp_path / name).mkdir()
+        sizes[name] = engine(lowered(before)[0], tmp_path / name)
+    assert sizes["f32"] > 4 * weight.size
+    assert sizes["i4"] < 0.3 * sizes["f32"], "half a byte each, a scale for 64, and kernels"
+
+
 def test_a_float_graph_and_a_symmetric_one_stay_what_they_are() -> None:
     assert not TensorRT().run(module(NETWORK, FLOAT), CONTEXT).modified
     symmetric = quantised_conv(0.02, 0, np.int8)
