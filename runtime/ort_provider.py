@@ -22,6 +22,14 @@ PROVIDERS: Final[dict[str, str]] = {
 }
 """What onnxruntime calls each."""
 
+_CUDA: Final = tuple(
+    f"*/lib/lib{name}"
+    for name in (
+        "cudart.so.{cuda}", "nvrtc.so.{cuda}", "nvJitLink.so.{cuda}", "cublasLt.so.{cuda}", "cublas.so.{cuda}",
+        "cufft.so.*", "curand.so.*", "cudnn.so.9",
+    )
+)  # fmt: skip
+"""Libraries in the folders of NVIDIA's packages, in the order in which they need one another."""
 _NVINFER: Final = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
 _BROUGHT: Final = {
     "libcudnn": "'onnxruntime-gpu[cudnn]'",
@@ -71,15 +79,20 @@ def chain(provider: Provider, options: dict[str, dict[str, str]]) -> list[tuple[
 
 
 def preload() -> None:
-    """Load CUDA's, cuDNN's and TensorRT's libraries from the packages that pip installed, where they are."""
+    """Load CUDA's, cuDNN's and TensorRT's libraries from the packages that pip installed, wherever they are.
+
+    onnxruntime looks beside itself; PyTorch may have brought them to another folder of packages.
+    """
     if hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it did not find
             ort.preload_dlls()
-    spec = find_spec("tensorrt_libs")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for name in _NVINFER:
-            with contextlib.suppress(OSError):
-                ctypes.CDLL(str(Path(folder) / name), mode=ctypes.RTLD_GLOBAL)
+    for package, names in (("nvidia", _CUDA), ("tensorrt_libs", _NVINFER)):
+        spec = find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            for name in names:
+                for library in sorted(Path(folder).glob(name.format(cuda=_cuda_major()))):
+                    with contextlib.suppress(OSError):
+                        _load(str(library))
 
 
 def _unloadable(provider: str, name: str) -> Missing | None:

@@ -88,6 +88,22 @@ def test_a_listed_provider_without_its_libraries(with_gpu, monkeypatch, cnn: Mod
     assert f"pip install {brings} (it brings {absent})" == caught.value.help
 
 
+def test_libraries_that_pytorch_brought_are_found_in_its_folder(monkeypatch, tmp_path):
+    for name in ("cu13/lib/libcudart.so.13", "cu13/lib/libcublas.so.12", "cudnn/lib/libcudnn.so.9"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    loaded = []
+    monkeypatch.setattr(ort_provider, "find_spec", lambda name: found if name == "nvidia" else None)
+    monkeypatch.setattr(ort_provider, "_load", loaded.append)
+    monkeypatch.setattr(ort_provider, "_cuda_major", lambda: 13)
+    ort_provider.preload()
+    assert [name.removeprefix(f"{tmp_path}/") for name in loaded] == [
+        "cu13/lib/libcudart.so.13",
+        "cudnn/lib/libcudnn.so.9",
+    ]
+
+
 def test_a_library_that_is_broken_is_told_as_it_is(with_gpu, monkeypatch):
     def load(library):
         raise OSError("undefined symbol: cublasCreate")
