@@ -47,15 +47,35 @@ def refusal(library: str, answer: Mapping[str, Any], module: Module) -> RefusedE
     nodes = {node.name: node for node in module.nodes() if node.name}
     told = [_told(error, nodes, module) for error in answer["errors"][:_SHOWN]]
     more = len(answer["errors"]) - len(told)
+    culprits = _culprits(answer["errors"], nodes, module)
+    help = "`partition=true` runs what it refuses with onnxruntime; or emit this pipeline for `ort` alone"
+    if not culprits and (branches := _branches(module)):
+        for node, inputs in branches.items():
+            culprits[node.name or ""] = told[0] if told else "no reason given"
+            told.append(f"{described(node)} branches on {' and '.join(f'`{name}`' for name in inputs) or 'values'}")
+        decided = ", ".join(f"{name}: …" for name in dict.fromkeys(sum(branches.values(), ())))
+        help = f"fix what decides the branch, `trt(values={{{decided}}})`; or: {help}"
     reasons = "; ".join(dict.fromkeys(told)) or "no reason given"
     if more > 0:
         reasons += f"; and {more} more"
     verb = "can't take the model" if answer["stage"] == "parse" else "can't build an engine for it"
-    return RefusedError(
-        f"{_NAMES[library]} {answer['library_version']} {verb}: {reasons}",
-        help="`partition=true` runs what it refuses with onnxruntime; or emit this pipeline for `ort` alone",
-        nodes=_culprits(answer["errors"], nodes, module),
-    )
+    return RefusedError(f"{_NAMES[library]} {answer['library_version']} {verb}: {reasons}", help=help, nodes=culprits)
+
+
+def _branches(module: Module) -> dict[ir.Node, tuple[str, ...]]:
+    """Return the main graph's `If` nodes and, for each, the inputs of the model that its condition depends on."""
+    import networkx
+
+    view = module.dataflow()
+    found = {}
+    for node in module.graph:
+        if node.op_type != "If":
+            continue
+        condition = node.inputs[0]
+        start = None if condition is None else condition.producer() or condition
+        above = set() if start not in view else {start, *networkx.ancestors(view, start)}
+        found[node] = tuple(value.name or "" for value in module.graph.inputs if value in above)
+    return found
 
 
 def readable(message: str, operator: str = "") -> str:

@@ -120,8 +120,11 @@ def test_an_unknown_operator_is_named_with_its_node(build, tmp_path):
 
 @needs_builder
 def test_a_network_the_builder_refuses_is_an_error(packaged, tmp_path):
-    with pytest.raises(TargetError, match="can't build an engine for it"):
+    with pytest.raises(
+        TargetError, match=r"can't build an engine for it: .*node `If_0` \(If\) branches on `sr`"
+    ) as caught:
         TrtTarget(library="tensorrt_rtx").emit(load(packaged("silero")), tmp_path)
+    assert "trt(values={sr: …})" in caught.value.help
     assert not list(tmp_path.iterdir())
 
 
