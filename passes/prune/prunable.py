@@ -33,6 +33,8 @@ _ROLES: Final[dict[str, dict[int, str]]] = {
 }
 """Operator → input → what a constant is there."""
 
+_OWN: Final = ("", "ai.onnx")
+"""Names of the ONNX standard's domain."""
 _CARRIERS: Final = frozenset(
     {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
      "Unsqueeze"}
@@ -91,14 +93,22 @@ def _readers(value: ir.Value) -> list[tuple[ir.Node, str | None]]:
             if producer is not None:
                 found.append((producer, None))
         for usage in at.uses():
-            node, moved = usage.node, usage.node.op_type in _CARRIERS
+            node = usage.node
+            moved = node.op_type in _CARRIERS and node.domain in _OWN
             if moved and (usage.idx == 0 or node.op_type == "Concat"):
                 fresh = [output for output in node.outputs if output not in seen]
                 seen.update(fresh)
                 stack.extend(fresh)
             else:
-                found.append((node, _ROLES.get(node.op_type, {}).get(usage.idx)))
+                found.append((node, _role(node, usage.idx)))
     return found
+
+
+def _role(node: ir.Node, index: int) -> str | None:
+    """Return what a constant is to a node that reads it; of other domains only the name is known."""
+    if node.domain not in _OWN:
+        return f"read by `{node.domain}.{node.op_type}`, which is no standard operator"
+    return _ROLES.get(node.op_type, {}).get(index)
 
 
 def _reason(

@@ -140,10 +140,11 @@ def test_branches_are_clustered_too() -> None:
         assert output(result.module, flag=np.array(flag)).shape == (4, 5, 8)
 
 
-def test_foreign_operators_are_left_alone() -> None:
+def test_foreign_operators_are_left_alone_and_said_so() -> None:
     module = module_of("h = MatMul(x, up) r = acme.Odd(h, own) y = MatMul(r, down)", drawn(**SHAPES, own=(256, 256)))
     result = clustered(module)
     assert books(result.module) == {"up", "down"}
+    assert any("left alone: read by `acme.Odd`" in note.message for note in result.notes)
     (own,) = (weight for weight in result.module.weights() if weight.name == "own")
     np.testing.assert_array_equal(own.numpy(), drawn(**SHAPES, own=(256, 256))["own"])
 
