@@ -89,13 +89,16 @@ class Stopwatch:
         roots: Mapping[str, str],
         baselines: Mapping[str, str],
     ) -> dict[str, Any]:
-        from mopt.runtime.profiler import profile
+        from mopt.runtime.profiler import pinned, profile
 
         refused: dict[str, str] = {}
         fell_back: dict[str, str] = {}
         found: dict[str, dict[str, Any]] = {name: {} for name in candidates}
         modules = {snapshot: self._store.get_module(snapshot) for snapshot in dict.fromkeys(roots.values())}
+        target = emitter.declaration.target
         with contextlib.ExitStack() as stack:
+            if not target.runs_on_gpu():
+                stack.enter_context(pinned(getattr(target, "threads", 1)))
             runners = {}
             for name, emitted in candidates.items():
                 runner = emitter.open(emitted)

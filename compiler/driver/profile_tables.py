@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from mopt.report.table import milliseconds
@@ -49,7 +49,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     console.print(
         Text(
             f"baseline: {comparison.stated}; {machine.get('gpu') or machine['processor']}, {machine['provider']}, "
-            f"{machine['threads']} thread(s); interleaved rounds; "
+            f"{machine['threads']} thread(s){_where(machine.get('cores'))}; interleaved rounds; "
             "median ± half its 95% interval; ratio ± half its 99% interval, which the verdict is read off",
             style="dim",
         )
@@ -76,6 +76,10 @@ def _times(comparison: Comparison, letters: Mapping[str, str]) -> Table:
                 ratio.verdict if ratio else "baseline",
             )
     return table
+
+
+def _where(cores: Sequence[int] | None) -> str:
+    return f" kept on core {', '.join(map(str, cores))}" if cores else ""
 
 
 def _size(comparison: Comparison, point: Point) -> str:

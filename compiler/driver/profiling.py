@@ -148,12 +148,17 @@ def profile_models(request: Request) -> Comparison:
 
         require(request.provider)  # before anything is converted or loaded for it
     with contextlib.ExitStack() as stack:
+        from mopt.runtime.profiler import pinned
+
+        # Before anything is opened: threads that a runtime starts stay where the one is that started them.
+        cores = stack.enter_context(pinned(request.threads)) if request.provider == "cpu" else ()
         chosen, stated = with_half_baseline(named, request.provider, request.threads, request.gpu)
         runners = {one.name: _opened(one, stack) for one in chosen}
         timer = _Timer(*_interface(chosen), runners, chosen[0].name, request)
         points = [timer.time(batch, sizes) for batch, sizes in _points(timer.module, request)]
         stopped = timer.double(points) if request.throughput else ""
-        machine = {**machine_identity(), "provider": request.provider, "threads": request.threads}
+        machine: dict[str, Any] = {**machine_identity(), "provider": request.provider, "threads": request.threads}
+        machine["cores"] = list(cores)
         if request.provider != "cpu":
             machine["gpu"] = ", ".join(gpu.name for gpu in gpus()[:1])
         runtimes = {one.name: one.runtime for one in chosen}
