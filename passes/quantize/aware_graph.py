@@ -137,7 +137,7 @@ def prepare(module: Module, options: Aware, context: Context) -> Start:
     if kept:
         notes.append(Note(f"{len(kept)} left in float by `keep`", nodes=tuple(sorted(kept))))
     if first:
-        notes.append(Note(f"the first {len(first)} left in float, where they take no longer", nodes=first))
+        notes.append(Note(f"the first {len(first)} left in float, where they take hardly longer", nodes=first))
     notes += [*left_in_float({**left, **stored.left}), *_inner(module)]
     return Start(module, static, chosen, values, moved, bits, weights, tuple(notes))
 

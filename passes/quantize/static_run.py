@@ -95,7 +95,7 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     if by_hand:
         notes.append(Note(f"{len(by_hand)} left in float by `keep`", nodes=tuple(sorted(by_hand))))
     if first:
-        notes.append(Note(f"the first {len(first)} left in float, where they take no longer", nodes=first))
+        notes.append(Note(f"the first {len(first)} left in float, where they take hardly longer", nodes=first))
     in_wide = {name for note in wide_notes for name in note.nodes}
     if found.left:
         gained = f"{found.before:.1f} to {found.after:.1f} dB of signal to error predicted"

@@ -46,9 +46,9 @@ class Lines:
 
     def __init__(self, count: int, width: int = 0) -> None:
         sys.path.insert(0, str(HERE))
-        from quantize_static import python
+        from quantize_recurrent import of_recipe
 
-        self._data, self._count, self._width = python("data"), count, width
+        self._data, self._count, self._width = of_recipe("data"), count, width
 
     def __len__(self) -> int:
         return self._count
@@ -78,7 +78,7 @@ def float_model(folder: Path) -> Path:
     from mopt.passes.convert.opset import Opset
     from mopt.passes.simplify.simplify import Simplify
     from mopt.values import Location
-    from quantize_static import context
+    from quantize_recurrent import context
 
     module = Simplify().run(load(Location(MODEL).resolve()), context([], folder)).module
     path = folder / "float.onnx"
@@ -92,7 +92,7 @@ def by_mopt(path: Path, lines: Lines, method: str) -> float:
     from mopt.passes.quantize import static_graph, static_run
     from mopt.passes.quantize.static import Static
     from mopt.values import DataRef
-    from quantize_static import context
+    from quantize_recurrent import context
 
     taken = []
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(HERE))
 
 import page_aware  # noqa: E402
 import page_prune  # noqa: E402
+import page_quantize  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
 
@@ -83,6 +84,10 @@ def page() -> str:
         "PRUNE_ACCURACY": page_prune.prune_accuracy(load("prune")),
         "TENTH_TABLE": page_prune.tenth_table(load("prune")),
         "CLUSTER_TABLE": page_prune.cluster_table(load("cluster")),
+        "STATIC_TABLES": page_quantize.static_tables(load("quantize_recurrent")),
+        "MOBILENET_CROPS": str(sum(load("quantize_mobilenet")["mopt"]["crops"])),
+        "MOBILENET_TABLE": page_quantize.mobilenet_table(load("quantize_mobilenet")),
+        "TRANSFORMER_TABLE": page_quantize.transformer_table(load("quantize_transformer")),
         "AWARE_BITS": page_aware.bits_table(load("aware")),
         "AWARE_NARROW": page_aware.narrow_table(load("aware")),
         "AWARE_OCR": page_aware.ocr_table(load("aware")),

@@ -25,6 +25,7 @@ BENCHMARKS = {
     "gpu": "gpu.py",
     "quantize_mobilenet": "quantize_mobilenet.py",
     "quantize_recurrent": "quantize_recurrent.py",
+    "quantize_transformer": "quantize_transformer.py",
     "cluster": "cluster.py",
 }
 
