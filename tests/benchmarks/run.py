@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 BENCHMARKS = {
     "aware": "aware.py",
     "calibration": "calibration.py",
-    "captcha": "captcha.py",
+    "captcha": "captcha_recipe.py",
     "prune": "prune.py",
     "simplify": "simplify.py",
     "memory": "memory.py",

@@ -1,9 +1,9 @@
 """The captcha recipe, judged on images that nothing was trained or chosen on, as JSON.
 
     python .ci/tasks.py bench captcha
-    python tests/benchmarks/captcha.py --output captcha.json [--store FOLDER] [--images 1024] [--only PIPELINE …]
+    python tests/benchmarks/captcha_recipe.py --output captcha.json [--store FOLDER] [--images 1024] [--only PIPELINE …]
 
-Compiles `captcha.mopt` of this folder (`recipes/captcha.mopt` and what to compare its pipelines with) and runs every
+Compiles `captcha_recipe.mopt` of this folder (`recipes/captcha.mopt` and what to compare its pipelines with) and runs every
 emitted model with onnxruntime on images of another seed than all splits of the recipe. One thread.
 """
 
@@ -26,7 +26,7 @@ from mopt.runtime.judge.evaluate import evaluate
 from mopt.runtime.judge.metrics import CharacterErrorRate, ExactMatch
 from mopt.runtime.ort import OrtRunner
 
-RECIPE = Path(__file__).with_name("captcha.mopt")
+RECIPE = Path(__file__).with_suffix(".mopt")
 SEED = 1
 
 
@@ -44,14 +44,12 @@ def rows(results: Any, output: Path, images: Any) -> list[dict[str, Any]]:
     found = []
     for row in results["rows"]:
         figures = judged(output / row["artifact"], images)
-        steps = results["steps"].get(row["pipeline"], [])
         made = {
             "pipeline": row["pipeline"],
             **{name: row[name] for name in ("parameters", "nonzero", "macs", "bytes", "compressed")},
             **figures,
             "recipe_cer": round(100 * row["metrics"]["cer"], 3),
-            "steps": [step["text"] for step in steps],
-            "seconds": round(sum(step["seconds"] for step in steps)),
+            "steps": [step["text"] for step in results["steps"].get(row["pipeline"], [])],
             "requirements": [f"{one['text']}: {'held' if one['held'] else 'missed'}" for one in row["requirements"]],
         }
         original = original or made
