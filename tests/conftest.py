@@ -1,5 +1,6 @@
 """Fixtures that several parts share."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,18 +9,28 @@ import sys
 import threading
 from pathlib import Path
 
-import hypothesis
 import pytest
 
-# CI runs the same examples every time; at a desk, new ones are drawn.
-hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+with contextlib.suppress(ImportError):  # the tests for a GPU run on machines that have little installed
+    import hypothesis
+
+    # CI runs the same examples every time; at a desk, new ones are drawn.
+    hypothesis.settings.register_profile("ci", derandomize=True)
+    if os.environ.get("CI"):
+        hypothesis.settings.load_profile("ci")
 
 # A shell without job control starts background commands with SIGINT ignored, and every child inherits that: the
 # tests of interruptions then wait for an interruption that never comes.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Of `-m gpu`, open only the files that have such tests: others need packages that such a machine may lack."""
+    if config.getoption("markexpr") != "gpu" or not collection_path.name.startswith("test_"):
+        return None
+    return True if "mark.gpu" not in collection_path.read_text(encoding="utf-8") else None
+
 
 EXAMPLE = Path(__file__).parent / "plugin" / "example"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from mopt.ir import load
 from mopt.recipe import ProfileOptions
 from mopt.runtime.inputs import binding_sets, seeded_inputs
 from mopt.runtime.ort import OrtRunner
-from mopt.runtime.profiler import profile
+from mopt.runtime.profiler import pinned, profile
 from mopt.values import Location
 
 MODELS = {
@@ -56,10 +57,11 @@ class Slowed:
 
 def compare(one: Any, two: Any, feeds: Mapping[str, Any]) -> Any:
     """Compare two runners as a recipe does that says nothing of it."""
-    return profile(
-        {"a": one, "b": two}, {"a": feeds, "b": feeds}, runs=DEFAULTS.runs, warmup=DEFAULTS.warmup,
-        precision=DEFAULTS.precision, seconds=DEFAULTS.seconds, settle=0.5, baselines="a",
-    )  # fmt: skip
+    with pinned(1):
+        return profile(
+            {"a": one, "b": two}, {"a": feeds, "b": feeds}, runs=DEFAULTS.runs, warmup=DEFAULTS.warmup,
+            precision=DEFAULTS.precision, seconds=DEFAULTS.seconds, settle=0.5, baselines="a",
+        )  # fmt: skip
 
 
 def overhead(runner: OrtRunner, feeds: Mapping[str, Any], blocks: int = 12, runs: int = 40) -> dict[str, float]:
@@ -80,7 +82,8 @@ def overhead(runner: OrtRunner, feeds: Mapping[str, Any], blocks: int = 12, runs
             return profile({"a": runner}, {"a": feeds}, runs=runs, warmup=0)["a"].median
 
         first, second = (bare, ours) if block % 2 else (ours, bare)
-        one, two = first(), second()
+        with pinned(1):
+            one, two = first(), second()
         ratios.append(two / one if block % 2 else one / two)
     return {"ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
 
@@ -109,7 +112,7 @@ def main() -> None:
             "slower_found": sum(ratio.verdict == "slower" for ratio in slower),
             "slower_median_ratio": statistics.median(ratio.value for ratio in slower),
             "equal_median_ratio": statistics.median(found["b"].ratio.value for found in equal),
-            "calls_agree": agreeing / max(len(equal) - 1, 1),
+            "calls_agree": agreeing / max(len(equal) - 1, 1), "processes_running": os.getloadavg()[1],
         }  # fmt: skip
         print(name, json.dumps(rows[name]), flush=True)
     given.output.write_text(json.dumps({"models": rows}, indent=1) + "\n", encoding="utf-8")
