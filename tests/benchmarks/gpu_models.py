@@ -25,6 +25,10 @@ SHAPES: dict[str, Shapes] = {
     "easyocr-crnn": {"image": (1, 1, 64, 320)},
 }
 """Sizes of real use, where the benchmark of `simplify` has small ones."""
+RECIPES = (
+    ("quickstart", "digits"), ("captcha", "pytorch"), ("crnn", "pytorch"), ("vit", "network"), ("fashion", "network"),
+)  # fmt: skip
+"""Shipped recipes, and the PyTorch network that each declares."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def _recipes() -> list[Subject]:
 
     found = []
     place = Path(next(iter(mopt.recipes.__path__)))
-    for recipe, model in (("quickstart", "digits"), ("captcha", "pytorch"), ("crnn", "pytorch"), ("vit", "network")):
+    for recipe, model in RECIPES:
         path = place / f"{recipe}.mopt"
         graph = lambda folder, path=path, model=model: _source(path, model).load(folder, 0).module  # noqa: E731
         found.append(
