@@ -97,6 +97,10 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     if first:
         notes.append(Note(f"the first {len(first)} left in float, where they take hardly longer", nodes=first))
     in_wide = {name for note in wide_notes for name in note.nodes}
+    if options.budget > 0 and not found.left:
+        notes.append(
+            Note(f"`budget={options.budget}` buys nothing: no run of layers takes away its share of the error for it")
+        )
     if found.left:
         gained = f"{found.before:.1f} to {found.after:.1f} dB of signal to error predicted"
         notes.append(Note(f"{len(found.left)} sensitive: {gained} for {found.time:.0%} of the time that bytes save"))

@@ -95,6 +95,12 @@ def test_both_sides_of_the_worst_value_stay_float(chain: Module, given: list[dic
     assert later == pytest.approx(decibels(chain, after, given), abs=2.5)
 
 
+def test_a_budget_that_buys_nothing_is_said(chain: Module, given: list[dict[str, Any]]) -> None:
+    _, notes = quantized(chain, given, method="minmax", budget=Ratio(0.01))
+    assert not left(notes)
+    assert any("`budget=1%` buys nothing" in note.message for note in notes)
+
+
 @pytest.mark.parametrize("rounding", ["nearest", "gptq"])
 def test_the_same_twice_and_float_weights_are_the_old_ones(
     chain: Module, given: list[dict[str, Any]], rounding: str
