@@ -15,6 +15,7 @@ from mopt.runtime.contract import Metric
 from mopt.runtime.judge.metrics import Accuracy, CharacterErrorRate, ExactMatch
 from mopt.values import Location, PythonRef
 from prune_judges import Judge, for_nsfw, judged, photographs, same_class, same_score
+from sentences import CALIBRATION, same_meaning, tokens
 from simplify_models import _export, package_file
 
 HERE = Path(__file__).resolve().parent
@@ -179,7 +180,8 @@ def cases() -> tuple[Case, ...]:
              {"p2o.DynamicDimension.0": 1, "x_2": 48, "p2o.DynamicDimension.1": 320},
              judge=judged(lambda: lines()["test"], {"exact": ExactMatch()}), calib=lambda: lines()["calib"]),
         torch_case("MiniLM-L6, a BERT", "transformer", minilm, words, {name: {0: "N", 1: "T"} for name in words},
-                   ("states",), weights="trained", sizes={"N": 1, "T": 64}),
+                   ("states",), weights="trained", sizes={"N": 1, "T": 64}, judge=same_meaning,
+                   calib=lambda: tokens()[CALIBRATION]),
         Case("BERT of Keras", "transformer", "Keras", "random", keras("bert"), {"N": 1}),
         torch_case("ViT of vit.mopt", "transformer", trained("vit", "VisionTransformer"),
                    {"image": torch.rand(1, 1, 28, 28)}, batch, weights="trained", sizes={"N": 1},
