@@ -16,6 +16,7 @@ sys.path.insert(0, str(HERE))
 import page_aware  # noqa: E402
 import page_prune  # noqa: E402
 import page_quantize  # noqa: E402
+import page_runtime  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
 
@@ -91,6 +92,8 @@ def page() -> str:
         "AWARE_BITS": page_aware.bits_table(load("aware")),
         "AWARE_NARROW": page_aware.narrow_table(load("aware")),
         "AWARE_OCR": page_aware.ocr_table(load("aware")),
+        "PROFILER_TABLE": page_runtime.profiler_table(load("profiler")),
+        "TRAINABLE_TABLE": page_runtime.trainable_table(load("trainable")),
         "COMPILE_TABLE": compile_table(load("compile")),
     }.items():
         text = text.replace(marker, value)
