@@ -3,8 +3,8 @@
     python .ci/tasks.py bench captcha
     python tests/benchmarks/captcha_recipe.py --output captcha.json [--store FOLDER] [--images 1024] [--only PIPELINE …]
 
-Compiles `captcha_recipe.mopt` of this folder (`recipes/captcha.mopt` and what to compare its pipelines with) and runs every
-emitted model with onnxruntime on images of another seed than all splits of the recipe. One thread.
+Compiles `captcha_recipe.mopt` of this folder (`recipes/captcha.mopt`, and what to compare its pipelines with) and runs
+every emitted model with onnxruntime on images of another seed than all splits of the recipe. One thread.
 """
 
 from __future__ import annotations
