@@ -12,9 +12,9 @@ from mopt.check import check
 MODEL = """
 model classifier = onnx(
     "pkg:rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
-    inputs={x: f32[N, 3, 48, 192]},
+    inputs={x: f32[N, 3, 48, 64]},
 )
-data noise = random(inputs={x: f32[N, 3, 48, 192]}, samples=4)
+data noise = random(inputs={x: f32[N, 3, 48, 64]}, samples=4)
 """
 PRUNE, CLUSTER = "prune.magnitude(50%)", "cluster.kmeans(16, channels=1, min_elements=512)"
 STATIC, DYNAMIC = "quantize.static(data=noise.test)", "quantize.dynamic()"

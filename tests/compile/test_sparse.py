@@ -9,7 +9,7 @@ import mopt
 RECIPE = """
 model classifier = onnx(
     "pkg:rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
-    inputs={x: f32[N, 3, 48, 192]},
+    inputs={x: f32[N, 3, 48, 64]},
 )
 pipeline whole = classifier { simplify.rules() }
 pipeline pruned = whole { prune.magnitude(70%) }
