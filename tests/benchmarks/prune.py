@@ -150,7 +150,7 @@ def measure(case: Case, folder: Path, seconds: float) -> dict[str, Any]:
             runner = OrtRunner(path)
             finite = all(np.isfinite(array).all() for array in runner.run(feeds).values())
         except Exception as error:
-            row["peers"].setdefault(label, {})["fails"] = f"onnxruntime: {str(error)[:200]}"
+            row["peers"].setdefault(label, {})["fails"] = f"onnxruntime: {str(error).replace(f'{folder}/', '')[:200]}"
             continue
         assert finite or not label.startswith("mopt")
         runners[label] = runner
