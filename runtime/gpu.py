@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any, Final
 
-_LIBRARY: Final = "libcuda.so.1"
+LIBRARY: Final = "libcuda.so.1"
 _INSTALL: Final = "install the NVIDIA driver of this machine's GPU (from the system's packages)"
 _NEWER: Final = "install a newer NVIDIA driver"
 _STATUS: Final = {
@@ -42,7 +42,7 @@ class Missing:
 def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that the driver offers to this process; empty without a driver or a device."""
     try:
-        driver = ctypes.CDLL(_LIBRARY)
+        driver = ctypes.CDLL(LIBRARY)
     except OSError:
         return ()
     count = ctypes.c_int()
@@ -69,9 +69,9 @@ def no_gpu(cuda: int = 0, library: Any = None) -> Missing | None:
         library: the driver's functions; the machine's own by default.
     """
     try:
-        driver = ctypes.CDLL(_LIBRARY) if library is None else library
+        driver = ctypes.CDLL(LIBRARY) if library is None else library
     except OSError:
-        return Missing(f"no NVIDIA driver on this machine: {_LIBRARY} is not here", _INSTALL)
+        return Missing(f"no NVIDIA driver on this machine: {LIBRARY} is not here", _INSTALL)
     if status := driver.cuInit(0):
         return Missing(*_STATUS.get(status, (f"the NVIDIA driver does not start (error {status})", _INSTALL)))
     major, minor = driver_cuda(driver)

@@ -6,20 +6,10 @@ import ctypes
 from typing import Any, Final
 
 from mopt.runtime.contract import RunError, TargetError
+from mopt.runtime.gpu import LIBRARY, no_gpu
 from mopt.runtime.trt.opening import EngineRunError
 
-_LIBRARY: Final = "libcuda.so.1"
-_NO_DRIVER: Final = "install the NVIDIA driver of this machine's GPU (from the system's packages)"
 _OUT_OF_MEMORY: Final = 2
-_INITIAL: Final = {
-    100: ("the NVIDIA driver finds no GPU", "check `nvidia-smi`, and that this process may use the GPU"),
-    35: ("the NVIDIA driver is too old", "install a newer NVIDIA driver"),
-    803: ("the NVIDIA driver does not fit the CUDA libraries here", "restart after the driver was updated"),
-    804: ("the NVIDIA driver is too old for this GPU's CUDA libraries", "install a newer NVIDIA driver"),
-}
-"""What `cuInit` says, by its status, and what to do."""
-_DRIVERS: Final = {12: "525", 13: "580"}
-"""The first driver of each major version of CUDA."""
 
 
 class CudaDriver:
@@ -34,11 +24,9 @@ class CudaDriver:
     """
 
     def __init__(self, library: Any = None, *, cuda: int = 0) -> None:
-        try:
-            self._cuda = ctypes.CDLL(_LIBRARY) if library is None else library
-        except OSError as error:
-            raise TargetError(f"no NVIDIA driver on this machine: {error}", missing=True, help=_NO_DRIVER) from error
-        self._start(cuda)
+        if missing := no_gpu(cuda, library):
+            raise TargetError(missing.reason, missing=True, help=missing.help)
+        self._cuda = ctypes.CDLL(LIBRARY) if library is None else library
         device, context = ctypes.c_int(), ctypes.c_void_p()
         self._call("cuDeviceGet", ctypes.byref(device), 0)
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
@@ -46,22 +34,6 @@ class CudaDriver:
         stream = ctypes.c_void_p()
         self._call("cuStreamCreate", ctypes.byref(stream), 0)
         self.stream = int(stream.value or 0)
-
-    def _start(self, cuda: int) -> None:
-        status = self._cuda.cuInit(0)
-        if status:
-            reason, help = _INITIAL.get(status, (f"the NVIDIA driver does not start (error {status})", _NO_DRIVER))
-            raise TargetError(reason, missing=True, help=help)
-        version = ctypes.c_int()
-        self._call("cuDriverGetVersion", ctypes.byref(version))
-        major, minor = version.value // 1000, version.value % 1000 // 10
-        if major < cuda:
-            first = f" {_DRIVERS[cuda]} or later" if cuda in _DRIVERS else ""
-            raise TargetError(
-                f"the NVIDIA driver is too old: it is for CUDA {major}.{minor}, and CUDA {cuda} is needed",
-                missing=True,
-                help=f"install NVIDIA driver{first}",
-            )
 
     def allocate(self, size: int) -> int:
         """Return the address of that many bytes on the device (at least one).
@@ -115,13 +87,3 @@ class CudaDriver:
             )
         if status:
             raise RunError(f"the CUDA driver's {name} failed with error {status}")
-
-
-def why_not(library: Any = None) -> str:
-    """Say why no GPU can be used here: no driver, no device, or a driver that is too old; empty where one can."""
-    try:
-        driver = ctypes.CDLL(_LIBRARY) if library is None else library
-    except OSError:
-        return f"no NVIDIA driver: {_LIBRARY} is not here"
-    status = driver.cuInit(0)
-    return _INITIAL.get(status, (f"the NVIDIA driver does not start: error {status}", ""))[0] if status else ""

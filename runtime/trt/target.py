@@ -138,14 +138,16 @@ class TrtTarget(Target):
 
     def open(self, artifact: Artifact) -> Runner:
         """Load the engine onto the GPU of this machine."""
-        from mopt.runtime.trt.cuda_driver import why_not
+        from mopt.runtime.gpu import no_gpu
         from mopt.runtime.trt.library import INSTALL, find, missing_reason
 
         found = find(self.library)
         if found is None:
             raise TargetError(missing_reason(self.library), missing=True, help=INSTALL)
         if not found.can_run:
-            raise TargetError(f"{NO_GPU} ({why_not()})", missing=True, help="copy the engine to a machine with its GPU")
+            why = no_gpu()
+            told = f"{NO_GPU} ({why.reason})" if why else NO_GPU
+            raise TargetError(told, missing=True, help="copy the engine to a machine with its GPU")
         from mopt.runtime.trt.parts import MANIFEST, PartsRunner, open_with
         from mopt.runtime.trt.runner import TrtRunner
 

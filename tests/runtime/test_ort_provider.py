@@ -53,7 +53,7 @@ def test_a_driver_that_will_do():
 
 
 def test_no_driver(monkeypatch):
-    monkeypatch.setattr(gpu, "_LIBRARY", "libno-such-driver.so.1")
+    monkeypatch.setattr(gpu, "LIBRARY", "libno-such-driver.so.1")
     found = no_gpu()
     assert found.reason == "no NVIDIA driver on this machine: libno-such-driver.so.1 is not here"
     assert "install the NVIDIA driver" in found.help
