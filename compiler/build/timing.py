@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mopt.build.rows import Latency
@@ -22,6 +22,22 @@ if TYPE_CHECKING:
 
 SETTLE = 0.5
 """Seconds that warming up may go on beyond the rounds asked for, while a candidate still gets faster."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What timing some rows gave.
+
+    Attributes:
+        times: for each row, latency by batch size, without the sizes that a model's own batch excludes.
+        refused: for each row that did not run at some size, why.
+        lacking: for each row that this machine lacks something for (memory of the device, say), the error. Timings
+            with such a row are not remembered: the same command tries again.
+    """
+
+    times: Mapping[str, Mapping[int, Latency]]
+    refused: Mapping[str, str]
+    lacking: Mapping[str, TargetError]
 
 
 class Stopwatch:
@@ -48,7 +64,7 @@ class Stopwatch:
         candidates: Mapping[str, Emitted],
         roots: Mapping[str, str],
         baselines: Mapping[str, str],
-    ) -> tuple[dict[str, dict[int, Latency]], dict[str, str]]:
+    ) -> Timed:
         """Time candidates, one session each, all rounds interleaved.
 
         Args:
@@ -56,10 +72,6 @@ class Stopwatch:
             candidates: artifacts by row name.
             roots: for each, the snapshot of its source model, which decides the inputs.
             baselines: for each, the row its ratio refers to.
-
-        Returns:
-            For each, latency by batch size, without the sizes that a model's own batch excludes; and, for those
-            that did not run at some size, why.
 
         Raises:
             TargetError: an artifact can't be opened.
@@ -72,15 +84,17 @@ class Stopwatch:
             ]
         )
         known = None if self._fresh else self._store.record("timings", key)
+        lacking: dict[str, TargetError] = {}
         if known is None:
-            known = self._measure(emitter, candidates, roots, baselines)
-            self._store.put_record("timings", key, known)
+            known, lacking = self._measure(emitter, candidates, roots, baselines)
+            if not lacking:
+                self._store.put_record("timings", key, known)
         self.fell_back |= {(emitter.name, name): (told,) for name, told in known.get("fell_back", {}).items()}
         times = {
             name: {int(batch): Latency(**latency) for batch, latency in known["times"].get(name, {}).items()}
             for name in candidates
         }
-        return times, dict(known["refused"])
+        return Timed(times, dict(known["refused"]), lacking)
 
     def _measure(
         self,
@@ -88,10 +102,11 @@ class Stopwatch:
         candidates: Mapping[str, Emitted],
         roots: Mapping[str, str],
         baselines: Mapping[str, str],
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], dict[str, TargetError]]:
         from mopt.runtime.profiler import pinned, profile
 
         refused: dict[str, str] = {}
+        lacking: dict[str, TargetError] = {}
         fell_back: dict[str, str] = {}
         found: dict[str, dict[str, Any]] = {name: {} for name in candidates}
         modules = {snapshot: self._store.get_module(snapshot) for snapshot in dict.fromkeys(roots.values())}
@@ -119,7 +134,10 @@ class Stopwatch:
                             runners[name].run(arrays)
                             feeds[name] = arrays
                     except (RunError, TargetError) as error:
-                        refused[name] = f"batch {batch}: {error}"
+                        if isinstance(error, TargetError) and error.missing:
+                            lacking[name] = TargetError(f"batch {batch}: {error}", missing=True, help=error.help)
+                        else:
+                            refused[name] = f"batch {batch}: {error}"
                 if not feeds:
                     continue
                 rounds = self._options.runs + self._options.warmup
@@ -138,7 +156,7 @@ class Stopwatch:
                     )
                 for name, timing in timings.items():
                     found[name][str(batch)] = _latency(timing)
-        return {"times": found, "refused": refused, "fell_back": fell_back}
+        return {"times": found, "refused": refused, "fell_back": fell_back}, lacking
 
 
 def batch_feeds(module: Module, batch: int, bind: Mapping[str, int], seed: int) -> dict[str, Any] | None:

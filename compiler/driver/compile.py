@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from mopt.build.keys import Keys
 from mopt.build.measure import DataAccess, Judge, Judgement
 from mopt.build.outcome import Failure
 from mopt.build.rows import Row
-from mopt.build.timing import Stopwatch
+from mopt.build.timing import Stopwatch, Timed
 from mopt.check import CheckResult, check
 from mopt.driver.half_rows import half_rows
 from mopt.driver.launch import Launch, processes, trains
@@ -187,8 +187,7 @@ class _Build:
             emitted[name] = artifact
             rows[name] = self._judged(row, run, artifact, emitter, can_run=availability.can_run)
         bases = self._baselines(emitted)
-        times: Mapping[str, Any] = {}
-        refused: Mapping[str, str] = {}
+        timed = Timed({}, {}, {})
         untimed = "" if availability.can_run else availability.reason
         if emitted and availability.can_run and self._options.profile != "never" and self._profiled(target):
             extra, halved = half_rows(
@@ -198,20 +197,34 @@ class _Build:
             roots |= {halved[name]: root for name, root in roots.items() if halved.get(name) in extra}
             bases = halved
             try:
-                times, refused = self._stopwatch.time(emitter, {**extra, **emitted}, roots, bases)
+                timed = self._stopwatch.time(emitter, {**extra, **emitted}, roots, bases)
             except (TargetError, RunError) as error:
-                untimed = str(error)
+                if isinstance(error, TargetError) and error.missing:
+                    timed = Timed({}, {}, dict.fromkeys(emitted, error))
+                else:
+                    untimed = str(error)
         for name in emitted:
-            timed = times.get(name, {})
+            times = timed.times.get(name, {})
             rows[name] = _with(
                 rows[name],
-                latency=timed,
-                untimed=untimed or refused.get(name, ""),
+                latency=times,
+                untimed=untimed or timed.refused.get(name, ""),
                 notes=(*rows[name].notes, *self._stopwatch.fell_back.get((target, name), ())),
-                baseline=bases.get(name, "") if timed else "",
+                baseline=bases.get(name, "") if times else "",
                 artifact=self._output.publish(target, name, emitted[name]),
+                failure=rows[name].failure or self._lacking(name, timed, emitter),
             )
         return [*rows.values(), *self._apps(emitter, emitted, rows, can_run=availability.can_run)]
+
+    def _lacking(self, name: str, timed: Timed, emitter: Emitter) -> Failure | None:
+        """Tell that a row has no time because this machine lacks something; the row keeps the rest of its results."""
+        if name not in timed.lacking:
+            return None
+        found = Failure.of(timed.lacking[name], str(emitter.declaration.place))
+        failure = replace(found, message=f"not timed: {found.message}")
+        hint = f" ({failure.help})" if failure.help else ""
+        self._reporter.line(f"error: {failure.where}: `{name}`: {failure.message}{hint}", style="bold red")
+        return failure
 
     def _apps(
         self, emitter: Emitter, emitted: Mapping[str, Emitted], rows: Mapping[str, Row], *, can_run: bool
@@ -284,8 +297,6 @@ class _Build:
 
 
 def _with(row: Row, **changes: Any) -> Row:
-    from dataclasses import replace
-
     return replace(row, **changes)
 
 

@@ -161,5 +161,8 @@ class PipelineRunner:
                 root = self.root(measure.pipeline or run.pipeline.name)
                 assert root is not None
                 roots[key] = root
-        found, _ = self._stopwatch.time(self._emitter, candidates, roots, {})
-        return {key: next(iter(latencies.values())) for key, latencies in found.items() if latencies}
+        found = self._stopwatch.time(self._emitter, candidates, roots, {})
+        for key, error in found.lacking.items():
+            if not found.times.get(key):
+                raise error
+        return {key: next(iter(latencies.values())) for key, latencies in found.times.items() if latencies}
