@@ -64,6 +64,9 @@ class Aware(TrainingPass):
         "int8",
         help="`int4`: weights of 4 bits or fewer take half a byte (opset 21); onnxruntime runs their layers in float",
     )
+    equalize: bool = option(
+        False, help="first even out the ranges of channels across neighbouring layers, as `quantize.static` does"
+    )
     keep: Globs = option((), help="source layers (or node names) left in float")
     placement: Literal["onnxruntime", "tensorrt"] = option(
         "onnxruntime", help="whose fusions decide what is quantised; `tensorrt` implies symmetric int8 activations"

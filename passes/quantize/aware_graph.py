@@ -15,6 +15,7 @@ from mopt.passes.quantize.calibration_histogram import Histogram
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.preparation import left_in_float, raise_opset
 from mopt.passes.quantize.static import Static
+from mopt.passes.quantize.static_correction import before_calibration
 from mopt.passes.quantize.static_graph import Writer
 from mopt.passes.quantize.static_placements import place_for, settled
 from mopt.passes.quantize.static_run import OPSET, _inner, _is_stored, _kept, _observed, _rewritten, _was_seen
@@ -88,7 +89,7 @@ def prepare(module: Module, options: Aware, context: Context) -> Start:
     static = settled(
         Static(
             options.data, method=options.calibration, keep=options.keep, per_channel=options.per_channel,
-            placement=options.placement, bias_correction=False,
+            placement=options.placement, bias_correction=False, equalize=options.equalize,
         )
     )  # fmt: skip
     quantized = first_quantized(module)
@@ -105,11 +106,12 @@ def prepare(module: Module, options: Aware, context: Context) -> Start:
     module.infer_shapes()
     notes = _folded(module)
     notes += _rewritten(module, static)
+    whole = open_split(module, options.data, context)
+    split = Slice(whole, 0, min(options.samples, len(whole)))
+    notes += before_calibration(module, static, split, context)
     narrow = options.activations < 8
     units, left = find_units(module, regrid=regrids(static) and not narrow)
     kept = _kept(module, units, static)
-    whole = open_split(module, options.data, context)
-    split = Slice(whole, 0, min(options.samples, len(whole)))
     seen = calibrate(module, _observed(units), split, context, batch=1, bins=options.calibration != "minmax")
     units = [unit for unit in units if all(_was_seen(seen, value) for value in (*unit.inputs, unit.result))]
     full = options.weights == 8 and not narrow and options.placement == "onnxruntime"

@@ -123,14 +123,15 @@ def test_eight_bits_cost_nothing(trained, context, method):
     assert len(to_proto(result.module).SerializeToString()) < 0.4 * len(to_proto(trained).SerializeToString())
 
 
-@pytest.mark.parametrize("method", ["lsq", "pact", "minmax"])
-def test_it_starts_from_the_ranges_of_static_quantisation(trained, context, method):
+@pytest.mark.parametrize(("method", "even"), [("lsq", False), ("pact", False), ("minmax", False), ("lsq", True)])
+def test_it_starts_from_the_ranges_of_static_quantisation(trained, context, method, even):
     """What nothing was trained of is on `quantize.static`'s grids for activations; `minmax` on the extremes."""
     calibration = "minmax" if method == "minmax" else "mse"
-    given = {"method": calibration, "bias_correction": False}
+    given = {"method": calibration, "bias_correction": False, "equalize": even}
     folded = Rules().run(trained.clone(), context()).module
     expected = Static(DataRef("scans", "first"), **given).run(folded.clone(), context())
-    found = static(folded, context(), method=method, calibration=calibration, momentum_of_ranges=1.0)
+    found = static(folded, context(), method=method, calibration=calibration, momentum_of_ranges=1.0, equalize=even)
+    assert any("equalised the channels" in note.message for note in found.notes) == even
     grids = []
     for module in (expected.module, found.module):
         weights = {weight.value: weight for weight in module.weights()}
