@@ -22,13 +22,16 @@ class Dynamic(Pass):
 
     Needs no data. `MatMul` and `Gemm` become `DynamicQuantizeLinear` + `MatMulInteger`, `Conv` becomes
     `ConvInteger`, `LSTM` becomes onnxruntime's `DynamicQuantizeLSTM`; a `Gather` from an embedding reads 8-bit rows
-    and scales them. Weights are symmetric: `w ≈ scale × q`, with q in -127…127 (stored from 1 to 255 as `uint8`).
+    and scales them. Weights are symmetric: `w ≈ scale × q`, with q in -127…127 (stored from 1 to 255 as `uint8`, which
+    convolutions are faster with).
     Left in float: small weights, weights the graph computes (`simplify()` folds many of them), and convolutions
     with groups, which hold few weights and lose most.
     """
 
-    weights: Literal["uint8", "int8"] = option(
-        "uint8", help="storage of weights; the same values, but int8 may saturate on x86 processors without VNNI"
+    weights: Literal["auto", "uint8", "int8"] = option(
+        "auto",
+        help="storage of weights; the same values, but onnxruntime multiplies MatMul's faster as int8 and Conv's as "
+        "uint8, which `auto` does; int8 may saturate on x86 processors without VNNI",
     )
     per_channel: bool = option(True, help="a scale for each output channel (or row of an embedding), not each tensor")
     operators: tuple[Operator, ...] = option(
@@ -43,10 +46,18 @@ class Dynamic(Pass):
         "or by a measurement on this machine, which the notes record",
     )
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     source: ClassVar[str] = "Jacob et al. 2018, Quantization and Training of Neural Networks (arXiv:1712.05877)"
     needs_float: ClassVar[bool] = True
     quantizes: ClassVar[bool] = True
+
+    @property
+    def signed(self) -> tuple[Operator, ...]:
+        """The operators whose weights are stored as int8."""
+        if self.weights == "auto":
+            # ConvInteger has no kernel of its own for int8: it took three to four times as long as float.
+            return ("MatMul", "Gemm", "LSTM")
+        return ("MatMul", "Gemm", "Conv", "LSTM") if self.weights == "int8" else ()
 
     def run(self, module: Module, context: Context) -> PassResult:
         """Quantise `module` in place.

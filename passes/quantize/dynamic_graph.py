@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,13 @@ class Editor:
     """Edits one module; remembers what it made, so that a shared activation or weight is quantised once.
 
     Args:
-        signed: weights are stored as int8, else as uint8.
+        signed: weights are stored as int8, else as uint8; or the operators whose weights are int8.
         by: the step that nodes put in are recorded under.
     """
 
-    def __init__(self, module: Module, *, signed: bool, by: str = BY) -> None:
+    def __init__(self, module: Module, *, signed: bool | Collection[str], by: str = BY) -> None:
         self.module, self._by = module, by
-        self.signed = signed
+        self._signed = signed
         graphs = list(nested_graphs(module.graph))
         self._names = {value.name for graph in graphs for value in graph_values(graph) if value.name}
         self._nodes = {node.name for node in nested_nodes(module.graph) if node.name}
@@ -51,16 +51,18 @@ class Editor:
         return self._constants[key]
 
     def weight(
-        self, value: ir.Value, array: NDArray[Any], axes: tuple[int, ...], layout: str, rows: bool = False
+        self, value: ir.Value, array: NDArray[Any], axes: tuple[int, ...], layout: str, operator: str
     ) -> Quantized:
         """Quantise a weight, laid out as `layout` says, once for all nodes that read it so.
 
         Args:
-            rows: quantise for reading rows, always signed, so that no zero point has to be subtracted.
+            operator: what reads it, on which its storage depends. Rows of a `Gather` are always signed, so that no zero
+                point has to be subtracted.
         """
-        key = (value, layout, rows)
+        signed = operator == "Gather" or (self._signed if isinstance(self._signed, bool) else operator in self._signed)
+        key = (value, layout, signed)
         if key not in self._weights:
-            self._weights[key] = quantize(array, axes, signed=self.signed or rows)
+            self._weights[key] = quantize(array, axes, signed=signed)
             self.elements += array.size
         return self._weights[key]
 

@@ -117,7 +117,7 @@ def _product(
     if x.dtype not in (None, FLOAT):
         return "its activation is not float32"
     axes = (array.ndim - 2,) if limits.per_channel else tuple(range(array.ndim))
-    found = editor.weight(source, array, axes, layout)
+    found = editor.weight(source, array, axes, layout, node.op_type)
     quantized, x_scale, x_zero = editor.activation(x, node)
     weight = editor.constant(found.values, f"{source.name}_quantized" + ("" if layout == "matmul" else "_transposed"))
     zero = editor.constant(found.zero_point, "weight_zero_point")
@@ -144,7 +144,7 @@ def conv(editor: Editor, node: ir.Node, limits: Limits) -> str | None:
         return "its activation is not float32"
     spatial = array.ndim - 2
     axes = tuple(range(1 if limits.per_channel else 0, array.ndim))
-    found = editor.weight(source, array, axes, "conv")
+    found = editor.weight(source, array, axes, "conv", node.op_type)
     quantized, x_scale, x_zero = editor.activation(x, node)
     weight = editor.constant(found.values, f"{source.name}_quantized")
     zero = editor.constant(found.zero_point, "weight_zero_point")
@@ -187,7 +187,7 @@ def lstm(editor: Editor, node: ir.Node, limits: Limits) -> str | None:
         source = node.inputs[index]
         assert source is not None
         turned = array.transpose(0, 2, 1)
-        found = editor.weight(source, turned, (1,) if limits.per_channel else (1, 2), "recurrent")
+        found = editor.weight(source, turned, (1,) if limits.per_channel else (1, 2), "recurrent", "LSTM")
         inputs[index] = editor.constant(found.values, f"{source.name}_quantized")
         scale = found.scale[:, 0, :] if limits.per_channel else found.scale[:, 0, 0]
         inputs.append(editor.constant(np.ascontiguousarray(scale), f"{source.name}_scale"))
@@ -217,7 +217,7 @@ def gather(editor: Editor, node: ir.Node, limits: Limits) -> str | None:
         return "it does not read the rows of a matrix"
     source, indices = node.inputs
     assert source is not None and indices is not None
-    found = editor.weight(source, array, (1,) if limits.per_channel else (0, 1), "rows", rows=True)
+    found = editor.weight(source, array, (1,) if limits.per_channel else (0, 1), "rows", "Gather")
     table = editor.constant(found.values, f"{source.name}_quantized_rows")
     name, shape = node.outputs[0].name or "", node.outputs[0].shape
     int8 = (ir.DataType.INT8,)

@@ -38,7 +38,7 @@ def quantize(module: Module, options: Dynamic, context: Context) -> PassResult:
     module, raised = raise_opset(module, context, OPSET, f"DynamicQuantizeLinear needs {OPSET}")
     # Shapes stored in a file may be stale; nothing below reads one before it was inferred afresh.
     module.infer_shapes()
-    editor = Editor(module, signed=options.weights == "int8")
+    editor = Editor(module, signed=options.signed)
     limits = Limits(options.per_channel, options.min_elements)
     done: dict[str, int] = defaultdict(int)
     left: dict[str, list[ir.Node]] = defaultdict(list)

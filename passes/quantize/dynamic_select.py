@@ -75,8 +75,7 @@ def verdicts(
                 continue
             key = _key(node, read)
             if key not in measured:
-                signed = options.weights == "int8"
-                measured[key] = dynamic_timing.ratio(node, read, module.opset, limits, signed=signed)
+                measured[key] = dynamic_timing.ratio(node, read, module.opset, limits, signed=options.signed)
             here = measured[key]
             if here is None:
                 continue

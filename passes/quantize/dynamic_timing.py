@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import numpy as np
@@ -50,7 +50,7 @@ def alone(node: ir.Node, shape: Sequence[int], opset: int) -> Module:
     return Module(ir.Model(graph, ir_version=8))
 
 
-def ratio(node: ir.Node, shape: Sequence[int], opset: int, limits: Limits, *, signed: bool) -> Ratio | None:
+def ratio(node: ir.Node, shape: Sequence[int], opset: int, limits: Limits, *, signed: Collection[str]) -> Ratio | None:
     """Return the time of the quantised form as a share of the float one's, with its interval.
 
     Both forms run in turns on one thread; the ratio is the median over pairs. None where the operator has no quantised

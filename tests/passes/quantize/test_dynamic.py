@@ -127,7 +127,7 @@ def test_one_activation_is_quantised_once_and_a_shared_weight_stored_once() -> N
     after, notes = quantized(before)
     assert operators(after).count("DynamicQuantizeLinear") == 2
     assert operators(after).count("MatMulInteger") == 3
-    assert sum(weight.size for weight in after.weights() if weight.dtype == "u8" and weight.size > 1) == 3200
+    assert sum(weight.size for weight in after.weights() if weight.dtype == "i8" and weight.size > 1) == 3200
     assert notes[0] == "quantised 3 MatMul: 3,200 weights in 8 bits"
     assert compare_modules(before, after).max_rel < 0.05
 
@@ -140,6 +140,20 @@ def test_embeddings_are_read_in_eight_bits_by_row() -> None:
     feeds = {"ids": np.arange(100).reshape(4, 25)}
     actual = OrtRunner(after).run(feeds)["y"].reshape(100, 32)
     assert np.all(np.abs(actual - table).max(1) <= np.abs(table).max(1) / 254 * 1.001)
+
+
+def test_each_weight_is_stored_as_onnxruntime_multiplies_it_faster() -> None:
+    random = np.random.default_rng(0)
+    before = module(
+        "m (float[1, 16, 8] x) => (float[1, 32, 6] y) { c = Conv(x, k) y = MatMul(c, w) }",
+        {
+            "k": random.normal(size=(32, 16, 3)).astype(np.float32),
+            "w": random.normal(size=(6, 6)).astype(np.float32),
+        },
+    )
+    after, _ = quantized(before, min_elements=1)
+    stored = {node.op_type: node.inputs[1].dtype for node in after.nodes() if "Integer" in node.op_type}
+    assert {name: str(dtype) for name, dtype in stored.items()} == {"ConvInteger": "UINT8", "MatMulInteger": "INT8"}
 
 
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])

@@ -98,10 +98,10 @@ def test_noise_of_any_size_leaves_the_choice_to_the_table(monkeypatch: pytest.Mo
 
 def test_an_operator_is_timed_alone_in_both_forms() -> None:
     nodes = {node.outputs[0].name: node for node in network().nodes()}
-    share = dynamic_timing.ratio(nodes["p"], (1, 32, 1024), 13, Limits(True, 1), signed=False)
+    share = dynamic_timing.ratio(nodes["p"], (1, 32, 1024), 13, Limits(True, 1), signed=())
     assert share is not None
     assert 0.01 < share.low <= share.value <= share.high < 100
     alone = dynamic_timing.alone(nodes["a"], (1, 3, 64, 64), 13)
     assert not verify(alone)
     assert [node.op_type for node in alone.nodes()] == ["Conv"]
-    assert dynamic_timing.ratio(nodes["a"], (1, 3, 64, 64), 13, Limits(True, 10_000), signed=False) is None
+    assert dynamic_timing.ratio(nodes["a"], (1, 3, 64, 64), 13, Limits(True, 10_000), signed=()) is None
