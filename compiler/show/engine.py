@@ -53,10 +53,13 @@ def show_engine(path: Path) -> EngineSummary:
     description = path.with_name(f"{path.name}.json")
     try:
         facts = json.loads(description.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except FileNotFoundError as error:
         raise TargetError(
-            f"{description}: {error}", help="keep it beside the engine; `mopt compile` wrote it"
+            f"{path}: there is no `{description.name}` beside it, which says what it was built from",
+            help="keep both files together; `mopt compile` wrote them",
         ) from error
+    except (OSError, ValueError) as error:
+        raise TargetError(f"{description}: it is damaged ({error})", help="build the engine again") from error
     return EngineSummary(path, facts, read_layers(path))
 
 

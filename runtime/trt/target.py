@@ -146,7 +146,7 @@ class TrtTarget(Target):
             raise TargetError(missing_reason(self.library), missing=True, help=INSTALL)
         if not found.can_run:
             why = no_gpu()
-            told = f"{NO_GPU} ({why.reason})" if why else NO_GPU
+            told = f"an engine needs an NVIDIA GPU to run{f': {why.reason}' if why else ''}"
             raise TargetError(told, missing=True, help="copy the engine to a machine with its GPU")
         from mopt.runtime.trt.parts import MANIFEST, PartsRunner, open_with
         from mopt.runtime.trt.runner import TrtRunner
