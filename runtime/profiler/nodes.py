@@ -8,6 +8,7 @@ apart, without it. On a GPU, see `trace`.
 
 from __future__ import annotations
 
+import re
 import statistics
 import tempfile
 from collections import defaultdict
@@ -31,6 +32,12 @@ _SUFFIX: Final = "_kernel_time"
 _LAYOUT: Final = frozenset({"ReorderInput", "ReorderOutput", "Memcpy", "MemcpyFromHost", "MemcpyToHost"})
 """Operators that onnxruntime puts in for itself: another memory layout, a copy to or from the device."""
 _NCHWC: Final = "_nchwc"
+_TOKEN: Final = re.compile(r"_token_\d+$")
+"""What onnxruntime puts behind the name of a node when it lays out anew what the node writes."""
+_INTEGER: Final = ("QLinear", "QGemm", "QAttention")
+"""How the names of operators start that onnxruntime makes of one with its QuantizeLinear and DequantizeLinear."""
+_GRID: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_ABSORBED: Final = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid"})
 
 
 @dataclass(frozen=True)
@@ -138,8 +145,10 @@ def _time(name: str, seen: tuple[float, str, str], total: float, nodes: tuple[ir
 
     seconds, operator, provider = seen
     nodes = tuple(node for node in nodes if node.op_type != "Constant")
-    # Nodes that the source has not got (a decomposition, a constant) carry their neighbours' origins or none.
-    layers = dict.fromkeys(origin for node in nodes for origin in (origins(node) or (node.name or "",)) if origin)
+    # Nodes that the source has not got (a decomposition, a constant) carry their neighbours' origins or none. What
+    # moves values onto a grid and back is of one layer or the other's; the operator itself says whose time it is.
+    telling = [node for node in nodes if node.op_type not in _GRID] or nodes
+    layers = dict.fromkeys(origin for node in telling for origin in (origins(node) or (node.name or "",)) if origin)
     return OperatorTime(
         operator, provider, seconds, seconds / total if total else 0.0,
         tuple(node.name or node.op_type for node in nodes), tuple(layers),
@@ -179,9 +188,27 @@ def _operators(module: Module, graph: onnx.GraphProto) -> list[Operator]:
             continue
         writes = [name for name in node.output if name in known]
         # In its blocked layout a convolution writes a tensor of another name; its own is named after the module's.
-        if not writes and node.name.removesuffix(_NCHWC) in known:
-            writes = [node.name.removesuffix(_NCHWC)]
-        elif not writes and node.name in by_name:
-            writes = [value.name for value in by_name[node.name].outputs if value.name]
+        name = _TOKEN.sub("", node.name)
+        if not writes and name.removesuffix(_NCHWC) in known:
+            writes = [name.removesuffix(_NCHWC)]
+        elif not writes and name in by_name:
+            writes = [value.name for value in by_name[name].outputs if value.name]
+            if node.op_type.startswith(_INTEGER):
+                writes = [_rounded(by_name[name].outputs[0]).name or ""]
         operators.append(Operator(node.name, tuple(writes)))
     return operators
+
+
+def _rounded(value: ir.Value) -> ir.Value:
+    """Return what an operator on integers writes in place of `value`: what QuantizeLinear makes of it.
+
+    An activation function between the two is part of the operator.
+    """
+    while True:
+        readers = list(dict.fromkeys(use.node for use in value.uses()))
+        for reader in readers:
+            if reader.op_type == "QuantizeLinear":
+                return reader.outputs[0]
+        if len(readers) != 1 or readers[0].op_type not in _ABSORBED:
+            return value
+        value = readers[0].outputs[0]
