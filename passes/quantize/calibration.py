@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,35 @@ def calibrate(
     if not done:
         raise PassError("the calibration data gave no sample", help="its length says otherwise; look at its iterator")
     return Calibration(found, shapes, done)
+
+
+def stream(
+    module: Module,
+    names: Sequence[str],
+    split: Split,
+    context: Context,
+    *,
+    label: str,
+    visit: Callable[[str, np.ndarray[Any, Any]], None],
+) -> None:
+    """Run `module` over a split that calibrated it already; hand over the named values one after the other.
+
+    Raises:
+        PassError: the model does not run.
+    """
+    watched = _with_outputs(module, names)
+    inputs = tuple(module.inputs)
+    asked = [value.name for value in watched.graph.outputs if value.name and value.name in names]
+    with _runner(watched) as runner, context.progress(label, len(split)) as progress:
+        for stacked in split.batches(1):
+            feeds = feeds_of(stacked, inputs)
+            given = ((name, array) for name, array in feeds.items() if name in names)
+            try:
+                for name, array in itertools.chain(given, runner.run_one_by_one(feeds, asked)):
+                    visit(name, array)
+            except RunError as error:
+                raise PassError(f"the model does not run on a calibration sample: {error}") from error
+            progress.advance()
 
 
 def _fault(array: np.ndarray[Any, Any]) -> str:

@@ -11,6 +11,28 @@ BINS: Final = 8192
 """A multiple of four, so that neighbours can be merged in pairs about zero; 16 bins or more a level of 8 bits."""
 
 
+class ChannelMeans:
+    """Means of the channels of one tensor over all samples; of a tensor without a channel axis, none."""
+
+    def __init__(self, axis: int | None) -> None:
+        self._axis = axis
+        self._sums: NDArray[np.float64] | None = None
+        self._count = 0
+
+    def add(self, array: NDArray[Any]) -> None:
+        """Count one array of two dimensions or more."""
+        if self._axis is None or array.ndim < 2 or not array.size:
+            return
+        axis = self._axis % array.ndim
+        sums = array.sum(axis=tuple(other for other in range(array.ndim) if other != axis), dtype=np.float64)
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._count += array.size // array.shape[axis]
+
+    def mean(self) -> NDArray[np.float64] | None:
+        """Return the mean of each channel, f64[channels]; None where nothing was counted."""
+        return None if self._sums is None or not self._count else self._sums / self._count
+
+
 class Histogram:
     """Counts of the elements of one tensor over all calibration samples.
 
@@ -21,14 +43,11 @@ class Histogram:
     Attributes:
         low, high: least and greatest element seen.
         count: how many elements were seen.
-        means: sums over all but the channel axis, for `mean()`; None where no channel axis was given.
     """
 
     def __init__(self, channel_axis: int | None = None, *, bins: bool = True) -> None:
         self.low, self.high, self.count = np.inf, -np.inf, 0
-        self._axis = channel_axis
-        self._sums: NDArray[np.float64] | None = None
-        self._per_channel = 0
+        self._means = ChannelMeans(channel_axis)
         self._width = 0.0
         self._counts = np.zeros(BINS, np.int64) if bins else None
 
@@ -39,7 +58,7 @@ class Histogram:
         low, high = float(array.min()), float(array.max())
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.count += array.size
-        self._add_means(array)
+        self._means.add(array)
         if self._counts is None:
             return
         peak = max(-low, high)
@@ -71,7 +90,7 @@ class Histogram:
 
     def mean(self) -> NDArray[np.float64] | None:
         """Return the mean of each channel, f64[channels]; None where none was asked for or nothing was seen."""
-        return None if self._sums is None or not self._per_channel else self._sums / self._per_channel
+        return self._means.mean()
 
     def _widen(self) -> None:
         assert self._counts is not None
@@ -79,11 +98,3 @@ class Histogram:
         self._counts[:] = 0
         self._counts[BINS // 4 : 3 * BINS // 4] = merged
         self._width *= 2
-
-    def _add_means(self, array: NDArray[Any]) -> None:
-        if self._axis is None or array.ndim < 2:
-            return
-        axis = self._axis % array.ndim
-        sums = array.sum(axis=tuple(other for other in range(array.ndim) if other != axis), dtype=np.float64)
-        self._sums = sums if self._sums is None else self._sums + sums
-        self._per_channel += array.size // array.shape[axis]

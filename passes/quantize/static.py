@@ -44,6 +44,9 @@ class Static(Pass):
     )
     per_channel: bool = option(True, help="a weight scale for each output channel, not each tensor")
     bias_correction: bool = option(True, help="take the mean error of rounded weights off biases")
+    activation_correction: bool = option(
+        False, help="take the mean error of rounded activations off biases, too: one more run over the samples"
+    )
     equalize: bool = option(
         False,
         help="even out channels' ranges between convolutions; their weights absorb it (cross-layer equalisation)",

@@ -30,14 +30,25 @@ BYTES = {
 class Writer(Editor):
     """Quantises the units of a placement in place.
 
+    Args:
+        errors: what rounding adds to each channel of a value on average, by its name: biases take it off.
+
     Attributes:
         elements: how many weights were stored as int8.
     """
 
-    def __init__(self, module: Module, placement: Placement, tensors: Mapping[str, Histogram], options: Static) -> None:
+    def __init__(
+        self,
+        module: Module,
+        placement: Placement,
+        tensors: Mapping[str, Histogram],
+        options: Static,
+        errors: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> None:
         super().__init__(module, signed=True)
         self._placement, self._tensors, self._options = placement, tensors, options
         self._grids = grids(placement, tensors, options)
+        self._errors = errors or {}
         self._bytes: dict[ir.Value, ir.Value] = {}
         self._reals: dict[ir.Value, ir.Value] = {}
         self._stored: dict[tuple[str, int | None, bytes], tuple[ir.Value, ir.Value]] = {}
@@ -128,7 +139,10 @@ class Writer(Editor):
         bias_value = node.inputs[2] if unit.kind != "matmul" and len(node.inputs) > 2 else None
         x_scale = self._grids[source].scale
         means = self._tensors[source.name or ""].mean() if options.bias_correction else None
-        found = quantize_weight(unit, constant_array(bias_value), x_scale, means, per_channel=options.per_channel)
+        found = quantize_weight(
+            unit, constant_array(bias_value), x_scale, means, per_channel=options.per_channel,
+            errors=self._errors.get(source.name or ""),
+        )  # fmt: skip
         weight = node.inputs[1]
         assert weight is not None
         key = (weight.name or "", found.axis, found.scale.tobytes())

@@ -15,8 +15,10 @@ from mopt.passes.quantize.calibration import Calibration, calibrate, open_split
 from mopt.passes.quantize.codebooks import sees_codebooks
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.preparation import left_in_float, raise_opset
+from mopt.passes.quantize.static_bias import rounding_means
 from mopt.passes.quantize.static_correction import before_calibration, with_weights
 from mopt.passes.quantize.static_graph import Writer
+from mopt.passes.quantize.static_grids import grids
 from mopt.passes.quantize.static_placements import place_for, settled
 from mopt.passes.quantize.static_rounding import Rounded, put, rounded_weights
 from mopt.passes.quantize.static_sensitivity import Analysis, regrids, sensitive
@@ -74,7 +76,10 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     counts = Counter(unit.node.op_type for unit in placement.units)
     chosen = {unit.name for unit in placement.units}
     floats = [unit for unit in units if unit.name not in chosen and unit.name not in kept]
-    writer = Writer(module, placement, seen.tensors, options)
+    errors = {}
+    if options.activation_correction:
+        errors = rounding_means(module, placement, grids(placement, seen.tensors, options), split, context)
+    writer = Writer(module, placement, seen.tensors, options, errors)
     inputs = {unit.name: seen.tensors[unit.inputs[0].name or ""] for unit in units}
     read = {item.unit: inputs[item.unit] for item in found.left}
     writer.write()

@@ -33,7 +33,13 @@ def output_axis(unit: Unit) -> int:
 
 
 def quantize_weight(
-    unit: Unit, bias: NDArray[Any] | None, x_scale: float, means: NDArray[np.float64] | None, *, per_channel: bool
+    unit: Unit,
+    bias: NDArray[Any] | None,
+    x_scale: float,
+    means: NDArray[np.float64] | None,
+    *,
+    per_channel: bool,
+    errors: NDArray[np.float64] | None = None,
 ) -> QuantizedWeight:
     """Quantise a unit's weight, and correct its bias.
 
@@ -42,6 +48,7 @@ def quantize_weight(
         x_scale: the input's scale, by which the bias is counted, too.
         means: the mean of each input channel, for bias correction; None for none. What rounding the weights adds to
             an output channel on average, Σ (ŵ - w) E[x], is taken off its bias (Nagel et al. 2019, eq. 17).
+        errors: the mean of what rounding adds to each input channel, E[Q(x) - x]: Σ ŵ times that is taken off, too.
 
     Raises:
         PassError: weight or bias hold NaN or an infinity.
@@ -61,19 +68,22 @@ def quantize_weight(
         if (least > found.scale).any():
             scale = np.maximum(found.scale, least)
             found = Quantized(np.clip(np.rint(array / scale), -127, 127).astype(np.int8), scale, found.zero_point)
-    if means is not None and unit.kind != "matmul":
-        change = _mean_error(unit, found, means)
+    if unit.kind != "matmul" and (means is not None or errors is not None):
+        rounded, change = found.values.astype(np.float64) * found.scale, np.zeros(())
+        if means is not None:
+            change = change + _on_average(unit, rounded - unit.weight, means)
+        if errors is not None:
+            change = change + _on_average(unit, rounded, errors)
         bias = ((0 if bias is None else bias) - change).astype(np.float32)
     scale = found.scale.reshape(-1) if per_channel else found.scale.reshape(())
     return QuantizedWeight(found.values, scale, axis if per_channel else None, bias)
 
 
-def _mean_error(unit: Unit, found: Quantized, means: NDArray[np.float64]) -> NDArray[np.float64]:
-    assert unit.weight is not None
-    error = found.values.astype(np.float64) * found.scale - unit.weight
+def _on_average(unit: Unit, weight: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a weight makes of inputs that are their channels' means: f64[outputs], padding left out."""
     if unit.kind != "conv":
-        return np.asarray(error @ means if output_axis(unit) == 0 else means @ error)
-    kernel = error.reshape(*error.shape[:2], -1).sum(-1)
+        return np.asarray(weight @ means if output_axis(unit) == 0 else means @ weight)
+    kernel = weight.reshape(*weight.shape[:2], -1).sum(-1)
     outputs, per_group = kernel.shape
     groups = len(means) // per_group
     spread = means.reshape(groups, 1, per_group)

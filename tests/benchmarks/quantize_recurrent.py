@@ -159,7 +159,7 @@ def main() -> None:
     parts = {
         "recogniser": lambda: compare(
             RECOGNISER, data.lines(0, count=1)["calib"], judge_lines(data.lines(7, count=given.lines)["test"]),
-            {"default": {}}, given.rounds,
+            {"default": {}, "rounding corrected": {"activation_correction": True}}, given.rounds,
         ),
         "crnn": lambda: compare(
             CRNN, data.lines(0, height=32, count=1)["calib"],

@@ -20,6 +20,7 @@ from mopt.passes.quantize.calibration import calibrate
 from mopt.passes.quantize.calibration_histogram import BINS, Histogram
 from mopt.passes.quantize.calibration_ranges import choose
 from mopt.passes.quantize.static import Static
+from mopt.passes.quantize.static_bias import SystematicMeans
 from mopt.passes.simplify.rules import Rules
 from mopt.runtime.data.splits import Samples
 from mopt.runtime.ort import OrtRunner
@@ -171,6 +172,38 @@ def test_bias_correction_takes_the_mean_error_off() -> None:
             return float(np.abs((one.run(batch)["y"] - two.run(batch)["y"]).mean((0, 2, 3))).mean())
 
     assert mean_error() < 0.7 * mean_error(bias_correction=False)
+
+
+def test_a_constant_channel_between_two_steps_is_no_error() -> None:
+    """Rounding adds half a step to every element of such a channel: the next bias takes it off."""
+    random = np.random.default_rng(2)
+    before = module("m (float[N, 3, 6, 6] x) => (float[N, 4, 4, 4] y) { y = Conv(x, w) }", {"w": np.ones((4, 3, 3, 3))})
+    given = [{"x": random.uniform(0, 255, (3, 6, 6)).astype(np.float32)} for _ in range(16)]
+    for sample in given:
+        sample["x"][0], sample["x"][1].flat[:2] = 20.45, (0, 255)
+
+    def mean_error(**options: Any) -> float:
+        after = quantized(before, given, method="minmax", **options)[0]
+        batch = {"x": np.stack([sample["x"] for sample in given])}
+        with OrtRunner(before) as one, OrtRunner(after) as two:
+            return float(np.abs((one.run(batch)["y"] - two.run(batch)["y"]).mean()))
+
+    assert mean_error() > 3
+    assert mean_error(activation_correction=True) < 1
+    assert mean_error(activation_correction=True, bias_correction=False) < 1
+
+
+def test_chance_is_no_bias() -> None:
+    random = np.random.default_rng(0)
+    found = SystematicMeans(1)
+    for _ in range(64):
+        noise = random.normal(size=(1, 40, 50)).astype(np.float32)
+        noise[:, 0] += 0.5
+        found.add(noise)
+    means = found.mean()
+    assert abs(means[0] - 0.5) < 0.1
+    assert np.abs(means[1:]).mean() < 0.6 * np.sqrt(2 / np.pi / (64 * 50))
+    assert (means[1:] == 0).mean() > 0.4
 
 
 def test_products_keep_float_results(tmp_path: Path) -> None:
