@@ -2,7 +2,8 @@
 
 In every round each candidate runs once, and rounds alternate their order, so that a machine that slows down slows
 everyone. Warm-up rounds do not count, and go on while somebody still gets faster. Ratios to a baseline are taken
-round by round, so that noise which hits both cancels. Where a precision is asked for, rounds go on until every
+round by round, so that noise which hits both cancels. Where a precision is asked for, rounds go on for a quarter of a
+second at least, since a few milliseconds show one mood of a machine and call it the model's, and then until every
 interval is that narrow or the time is up; that rule looks at widths only, never at which side of 1 a ratio lies,
 and so favours no verdict.
 """
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from mopt.runtime.contract import Runner
 
 CLOCK: Final[Callable[[], float]] = time.perf_counter
-MOST_ROUNDS: Final = 500
+MOST_ROUNDS: Final = 2000
 """Counted rounds at most, however wide the intervals still are."""
+LEAST_SECONDS: Final = 0.25
+"""Counted rounds take so long at least where a precision is asked for; fewer where `MOST_ROUNDS` come first."""
+_LEAST_WARMUP: Final = 0.05
 _WINDOW: Final = 4
 _SETTLED: Final = 0.97
 """Warmed up: the last window's median is no less than this share of the window's before."""
@@ -55,8 +59,8 @@ def profile(
         runs: rounds that count, at least; `warmup` rounds before them, at least, do not.
         batch: samples in one run, for the throughput.
         baselines: for each candidate the one it is compared with, or one name for all.
-        precision: go on until half of each ratio's interval (of a time's own, where nothing is compared) is at most
-            this share of it; None: `runs` rounds and no more.
+        precision: go on for `LEAST_SECONDS`, and until half of each ratio's interval (of a time's own, where nothing
+            is compared) is at most this share of it; None: `runs` rounds and no more.
         seconds: how long to go on for that, in all, counted rounds included.
         settle: seconds that warming up may take beyond `warmup` rounds while a candidate still gets faster.
         clock: seconds, monotonic.
@@ -71,19 +75,24 @@ def profile(
     once = {name: _prepared(runner, feeds[name], clock) for name, runner in candidates.items()}
     series = _Rounds(once, advance)
     series.run(warmup)
-    deadline = clock() + settle
-    while clock() < deadline and not series.settled():
+    begin = clock()
+    while clock() < begin + settle and not (clock() >= begin + _LEAST_WARMUP and series.settled()):
         series.run(1, announced=False)
     series.forget()
-    deadline = clock() + seconds
+    begin = clock()
     series.run(runs)
+    if precision is not None:
+        enough = begin + min(LEAST_SECONDS, seconds)
+        while series.counted < MOST_ROUNDS and clock() < enough:
+            series.run(1, announced=False)
     found = series.summary(against, batch)
-    while precision is not None and series.counted < MOST_ROUNDS and clock() < deadline:
-        if all((timing.ratio or timing).spread <= precision for name, timing in found.items()
+    while precision is not None and series.counted < MOST_ROUNDS and clock() < begin + seconds:
+        if all((timing.ratio.spread if timing.ratio else timing.chance) <= precision for name, timing in found.items()
                if name in against or not against):  # fmt: skip
             break
-        # A look costs a sort of everything measured: a few rounds at a time.
-        series.run(max(2, series.counted // 10), announced=False)
+        # A look costs a sort of everything measured: a few rounds at a time, and an odd number of them, so that the
+        # one who runs first after a look, with cold caches, is not always the same.
+        series.run(max(3, series.counted // 10 | 1), announced=False)
         found = series.summary(against, batch)
     return found
 

@@ -4,7 +4,8 @@
 
 For each model: (1) medians of the profiler and of a loop that calls onnxruntime itself, in alternating blocks;
 (2) A/A: two sessions of one file compared with the default settings, so many times; (3) the same with one of the two
-made 5 % slower by a busy wait of that length; (4) two calls one after the other, and whether their intervals overlap.
+made 5 % slower by a busy wait of that length; (4) two calls one after the other, and whether their intervals overlap,
+and any two calls of the run. Every comparison loads its sessions anew, as two calls of `mopt profile` do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mopt.ir import load
 from mopt.recipe import ProfileOptions
 from mopt.runtime.inputs import binding_sets, seeded_inputs
 from mopt.runtime.ort import OrtRunner
-from mopt.runtime.profiler import pinned, profile
+from mopt.runtime.profiler import Timing, pinned, profile
 from mopt.values import Location
 
 MODELS = {
@@ -88,6 +89,12 @@ def overhead(runner: OrtRunner, feeds: Mapping[str, Any], blocks: int = 12, runs
     return {"ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
 
 
+def agreement(pairs: Iterable[tuple[Timing, Timing]]) -> float:
+    """Return the share of pairs whose intervals overlap."""
+    found = [one.low <= two.high and two.low <= one.high for one, two in pairs]
+    return sum(found) / max(len(found), 1)
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser()
@@ -98,21 +105,24 @@ def main() -> None:
     for name, place in MODELS.items():
         module = load(Location(place).resolve())
         feeds = seeded_inputs(module, binding_sets(module)[0], seed=0)
-        one, two = OrtRunner(module), OrtRunner(module)
-        median = profile({"a": one}, {"a": feeds}, runs=50)["a"].median
-        equal = [compare(one, two, feeds) for _ in range(given.comparisons)]
-        slower = [compare(one, Slowed(two, 0.05 * median), feeds)["b"].ratio for _ in range(given.comparisons)]
-        agreeing = sum(
-            before["a"].low <= after["a"].high and after["a"].low <= before["a"].high
-            for before, after in itertools.pairwise(equal)
-        )
+        one = OrtRunner(module)
+        with pinned(1):
+            median = profile({"a": one}, {"a": feeds}, precision=DEFAULTS.precision, settle=0.5)["a"].median
+        equal = [compare(OrtRunner(module), OrtRunner(module), feeds) for _ in range(given.comparisons)]
+        slower = [
+            compare(OrtRunner(module), Slowed(OrtRunner(module), 0.05 * median), feeds)["b"].ratio
+            for _ in range(given.comparisons)
+        ]
+        times = [found["a"] for found in equal]
         rows[name] = {
             "ms": median * 1e3, "overhead": overhead(one, feeds), "comparisons": given.comparisons,
             "equal_no_difference": sum(found["b"].ratio.verdict == "no difference" for found in equal),
             "slower_found": sum(ratio.verdict == "slower" for ratio in slower),
             "slower_median_ratio": statistics.median(ratio.value for ratio in slower),
             "equal_median_ratio": statistics.median(found["b"].ratio.value for found in equal),
-            "calls_agree": agreeing / max(len(equal) - 1, 1), "processes_running": os.getloadavg()[1],
+            "calls_agree": agreement(itertools.pairwise(times)),
+            "any_two_calls_agree": agreement(itertools.combinations(times, 2)),
+            "processes_running": os.getloadavg()[1],
         }  # fmt: skip
         print(name, json.dumps(rows[name]), flush=True)
     given.output.write_text(json.dumps({"models": rows}, indent=1) + "\n", encoding="utf-8")
