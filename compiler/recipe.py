@@ -92,13 +92,17 @@ Expression = Number | Measure | Binary
 
 @dataclass(frozen=True)
 class Requirement:
-    """`require LEFT OP RIGHT`; `text` is its canonical source text, for the report."""
+    """`require LEFT OP RIGHT [on TARGET]`; `text` is its canonical source text, for the report.
+
+    With a target it is measured on that one, and asked only in a build for it; else on the first target of the build.
+    """
 
     left: Expression
     operator: Literal["<=", ">=", "<", ">", "==", "!="]
     right: Expression
     text: str
     place: Place
+    target: str | None = None
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,8 @@ class Builder:
 
     def _requirement(self, parts: list[Any]) -> syntax.Require:
         self._depths.clear()
-        return syntax.Require(self._span(parts[0], parts[3]), parts[1], parts[2].text, parts[3])
+        target = self._name(parts[5]) if len(parts) > 4 else None
+        return syntax.Require(self._span(parts[0], parts[-1]), parts[1], parts[2].text, parts[3], target)
 
     def _pass_step(self, parts: list[Any]) -> syntax.PassStep:
         return syntax.PassStep(parts[0].span, parts[0])

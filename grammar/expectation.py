@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from mopt.grammar.automaton import END
 from mopt.grammar.diagnostics import nearest
-from mopt.grammar.tokens import RESERVED, SIGNS, STATEMENT_KEYWORDS, Token, listing
+from mopt.grammar.tokens import CONDITION_WORDS, RESERVED, SIGNS, STATEMENT_KEYWORDS, Token, listing
 
 _SIGN_OF = {kind: sign for sign, kind in SIGNS.items()}
 _STATEMENTS = frozenset(word.upper() for word in STATEMENT_KEYWORDS)
+_NAMES = _STATEMENTS | {"NAME", *(word.upper() for word in CONDITION_WORDS)}
 _COMPARISONS = frozenset(("LE", "GE", "LT", "GT", "EQ", "NE"))
 _ARITHMETIC = frozenset(("PLUS", "MINUS", "STAR", "SLASH"))
 
@@ -29,19 +30,20 @@ def describe(expected: frozenset[str], token: Token) -> tuple[str, str | None]:
     words: list[str] = []
     if {"STRING", "LSQB", "INT"} <= rest:
         words.append("a value")
-        rest -= {"STRING", "LSQB", "LBRACE", "INT", "NUMBER", "MINUS", "TRUE", "FALSE", "ANY", "NAME"} | _STATEMENTS
+        rest -= {"STRING", "LSQB", "LBRACE", "INT", "NUMBER", "MINUS", "TRUE", "FALSE", "ANY"} | _NAMES
     elif {"INT", "LPAR", "NAME"} <= rest:
         words.append("a number or a measured quantity")
-        rest -= {"INT", "NUMBER", "MINUS", "LPAR", "NAME"} | _STATEMENTS
+        rest -= {"INT", "NUMBER", "MINUS", "LPAR"} | _NAMES
     elif {"NAME", *_STATEMENTS} <= rest:
         words.append("a name")
-        rest -= {"NAME"} | _STATEMENTS
+        rest -= _NAMES
     elif rest >= _STATEMENTS:
         words.append("a statement")
         rest -= _STATEMENTS
     elif {"NAME", "REQUIRE"} <= rest:
         words.append("a step")
-        rest -= {"NAME", "REQUIRE"}
+        # A condition before it may go on, which is not worth a word.
+        rest -= {"REQUIRE"} | _NAMES
     if rest >= _COMPARISONS:
         words.append("a comparison (`<=`, `>=`, …)")
         rest -= _COMPARISONS | _ARITHMETIC
@@ -78,7 +80,7 @@ def _help(expected: frozenset[str], token: Token, words: list[str]) -> str | Non
         return "close the pipeline with `}` before the next statement"
     if token.text in RESERVED and "NAME" in expected:
         return f"`{token.text}` is reserved: choose another name"
-    if "EQUAL" in expected and "COMMA" not in expected and token.type in ("NAME", "MINUS", *_STATEMENTS):
+    if "EQUAL" in expected and "COMMA" not in expected and token.type in ("MINUS", *_NAMES):
         return "a name is one word of letters, digits and `_`"
     if token.type == "EQ" and "EQUAL" in expected:
         return "an option is given with one `=`"

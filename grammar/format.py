@@ -55,7 +55,8 @@ def expression_text(node: syntax.Expression) -> str:
 
 def requirement_text(node: syntax.Require) -> str:
     """Return a condition in canonical form, without the keyword."""
-    return f"{expression_text(node.left)} {node.operator} {expression_text(node.right)}"
+    where = f" on {node.target.text}" if node.target else ""
+    return f"{expression_text(node.left)} {node.operator} {expression_text(node.right)}{where}"
 
 
 def value_text(node: syntax.Value) -> str:

@@ -11,10 +11,10 @@ from mopt.grammar.build import Builder
 from mopt.grammar.diagnostics import Diagnostic, Label
 from mopt.grammar.expectation import describe, describe_token
 from mopt.grammar.source import Source, Span
-from mopt.grammar.tokens import CLOSERS, MAX_FAULTS, RESERVED, SIGNS, STATEMENT_KEYWORDS, Scan, Token
+from mopt.grammar.tokens import CLOSERS, CONDITION_WORDS, MAX_FAULTS, RESERVED, SIGNS, STATEMENT_KEYWORDS, Scan, Token
 
 _KEYWORDS = frozenset(word.upper() for word in STATEMENT_KEYWORDS)
-_NAMES = _KEYWORDS | {"NAME"}
+_NAMES = _KEYWORDS | {"NAME", *(word.upper() for word in CONDITION_WORDS)}
 _OPERAND = frozenset(("INT", "NUMBER", "MINUS", "LPAR", "NAME"))
 _VALUE = frozenset(("INT", "NUMBER", "MINUS", "STRING", "LSQB", "LBRACE", "TRUE", "FALSE", "ANY", "NAME"))
 _SIGN_KINDS = frozenset(SIGNS.values())

@@ -160,11 +160,12 @@ Expression = Number | Reference | Binary
 
 @dataclass(frozen=True, slots=True)
 class Require(Node):
-    """`require LEFT OP RIGHT`."""
+    """`require LEFT OP RIGHT`, or with `on TARGET` after it."""
 
     left: Expression
     operator: Literal["<=", ">=", "<", ">", "==", "!="]
     right: Expression
+    target: Name | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,9 @@ STATEMENT_KEYWORDS = (
 )  # fmt: skip
 """Words that begin a statement; elsewhere they are ordinary names."""
 
+CONDITION_WORDS = ("on",)
+"""Words that mean something inside a condition; elsewhere they are ordinary names."""
+
 RESERVED = ("any", "require", "true", "false")
 """Words that are never names."""
 
@@ -41,7 +44,7 @@ SIGNS = {
 
 CLOSERS = {"LPAR": "RPAR", "LSQB": "RSQB", "LBRACE": "RBRACE"}
 
-_TYPES = {word: word.upper() for word in (*STATEMENT_KEYWORDS, *RESERVED)} | SIGNS
+_TYPES = {word: word.upper() for word in (*STATEMENT_KEYWORDS, *CONDITION_WORDS, *RESERVED)} | SIGNS
 
 _SCAN = re.compile(
     r"""[ \t\r\n\f\v]+

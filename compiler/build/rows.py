@@ -28,13 +28,18 @@ class Latency:
 
 @dataclass(frozen=True)
 class RequirementResult:
-    """A condition and what was measured. `held` is None where it could not be measured here; `reason` says why."""
+    """A condition and what was measured.
+
+    `held` is None where it could not be measured here, or was not `asked`, since the build is not for the target that
+    it is about; `reason` says why.
+    """
 
     text: str
     held: bool | None
     left: float | None = None
     right: float | None = None
     reason: str = ""
+    asked: bool = True
 
 
 @dataclass(frozen=True)

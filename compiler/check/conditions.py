@@ -46,7 +46,7 @@ class Conditions:
     def read(self, node: syntax.Require) -> recipe.Requirement | None:
         """Return a condition, or None after a report."""
         left, right = self._expression(node.left), self._expression(node.right)
-        if left is None or right is None:
+        if (node.target is not None and not self._is_target(node.target)) or left is None or right is None:
             return None
         if not self._measures(left.expression) and not self._measures(right.expression):
             label = "always true or always false"
@@ -58,7 +58,25 @@ class Conditions:
             return None
         span = node.span
         place = recipe.Place(span.path, span.line, span.column)
-        return recipe.Requirement(left.expression, node.operator, right.expression, requirement_text(node), place)
+        target = node.target.text if node.target is not None else None
+        text = requirement_text(node)
+        return recipe.Requirement(left.expression, node.operator, right.expression, text, place, target)
+
+    def _is_target(self, node: syntax.Name) -> bool:
+        scope, name = self._around.scope, node.text
+        symbol = scope.get(name)
+        if symbol is not None and symbol.kind == "target":
+            return True
+        if symbol is None and scope.may_exist(name):
+            return False
+        if symbol is None:
+            message, label = f"no target is called `{name}`", scope.suggestion(name, ("target",))
+            help = None if scope.names(("target",)) else f"declare it: `target {name} = ort()`"
+            self._report.error("E0201", message, node.span, label, help=help)
+        else:
+            message, label = f"`{name}` is {KIND_WORDS[symbol.kind]}", "a condition is measured on a target"
+            self._report.error("E0306", message, node.span, label, secondary=[symbol.label])
+        return False
 
     def _measures(self, node: recipe.Expression) -> bool:
         if isinstance(node, recipe.Binary):

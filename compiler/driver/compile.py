@@ -136,15 +136,13 @@ class _Build:
             declaration.name: Emitter(declaration, sizes, store, keys, self._executor, registry, reporter)
             for declaration in chosen.targets
         }
-        first = chosen.targets[0].name
         self._runner = PipelineRunner(
             plan,
             self._executor,
             self._judge,
-            self._emitters[first],
+            self._emitters,
             self._stopwatch,
-            can_run=chosen.availability[first].can_run,
-            why_not=chosen.availability[first].reason,
+            chosen.availability,
         )
 
     def run(self, names: tuple[str, ...]) -> Results:

@@ -14,12 +14,15 @@ from mopt.store.files import StoreError
 from mopt.values import LocationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mopt.build.artifacts import Emitter
     from mopt.build.executor import Executor
     from mopt.build.measure import Judge
     from mopt.build.timing import Stopwatch
     from mopt.plan import Plan, PlannedPipeline
     from mopt.recipe import Requirement
+    from mopt.runtime.contract import Availability
 
 
 @dataclass
@@ -40,9 +43,8 @@ class PipelineRunner:
 
     Args:
         plan, executor: what to run, and with what.
-        judge, emitter, stopwatch: measure what conditions ask for, on the first target of the build.
-        can_run: whether that target runs on this machine.
-        why_not: if not, why.
+        judge, emitters, stopwatch: measure what conditions ask for, on the target that they name or on the first.
+        availability: by target, whether it runs on this machine, and why not.
     """
 
     def __init__(
@@ -50,15 +52,12 @@ class PipelineRunner:
         plan: Plan,
         executor: Executor,
         judge: Judge,
-        emitter: Emitter,
+        emitters: Mapping[str, Emitter],
         stopwatch: Stopwatch,
-        *,
-        can_run: bool,
-        why_not: str,
+        availability: Mapping[str, Availability],
     ) -> None:
         self._plan, self._executor, self._judge = plan, executor, judge
-        self._emitter, self._stopwatch = emitter, stopwatch
-        self._can_run, self._why_not = can_run, why_not
+        self._emitters, self._stopwatch, self._availability = emitters, stopwatch, availability
         self.runs: dict[str, PipelineRun] = {}
 
     def run(self, name: str) -> PipelineRun:
@@ -110,24 +109,29 @@ class PipelineRunner:
         return run
 
     def _decide(self, requirement: Requirement, run: PipelineRun) -> RequirementResult:
+        target = requirement.target or next(iter(self._emitters))
+        if target not in self._emitters:
+            reason = f"this build is not for `{target}`"
+            return RequirementResult(requirement.text, None, reason=reason, asked=False)
+        emitter, here = self._emitters[target], self._availability[target]
         times: dict[str, Latency] = {}
         if any(measure.name == "latency" for measure in measures(requirement)):
-            times = self._time(requirement, run)
+            times = self._time(requirement, run, emitter) if here.can_run else {}
 
         def value(pipeline: str | None, name: str) -> float:
             key = pipeline or ""
             if name == "latency":
                 if key not in times:
-                    raise UnmeasuredError(self._why_not or "the model does not take the first batch size of `profile`")
+                    raise UnmeasuredError(here.reason or "the model does not take the first batch size of `profile`")
                 return times[key].median / 1e3
             snapshot, label = self._subject(pipeline, run)
             if name in ("params", "nonzero", "macs"):
                 return float(self._judge.cost(snapshot)["parameters" if name == "params" else name])
-            emitted = self._emit(snapshot, label)
+            emitted = _emit(emitter, snapshot, label)
             if name in ("size", "compressed"):
                 return float(emitted.artifact.bytes if name == "size" else emitted.artifact.compressed)
             judged_as = pipeline or run.pipeline.name
-            metrics = self._judge.metrics(judged_as, emitted, self._emitter, can_run=self._can_run).metrics
+            metrics = self._judge.metrics(judged_as, emitted, emitter, can_run=here.can_run).metrics
             if (found := metrics.get(name)) is None:
                 raise UnmeasuredError(f"no `evaluate` statement measures `{name}` of `{judged_as}`")
             return found
@@ -144,25 +148,24 @@ class PipelineRunner:
             raise UnmeasuredError(f"`{pipeline}` has no result")
         return other.result, pipeline
 
-    def _emit(self, snapshot: str, label: str) -> Emitted:
-        emitted = self._emitter.emit(snapshot, label)
-        if isinstance(emitted, Failure):
-            raise UnmeasuredError(emitted.message)
-        return emitted
-
-    def _time(self, requirement: Requirement, run: PipelineRun) -> dict[str, Latency]:
-        if not self._can_run:
-            return {}
+    def _time(self, requirement: Requirement, run: PipelineRun, emitter: Emitter) -> dict[str, Latency]:
         candidates, roots = {}, {}
         for measure in measures(requirement):
             if measure.name == "latency":
                 key = measure.pipeline or ""
-                candidates[key] = self._emit(*self._subject(measure.pipeline, run))
+                candidates[key] = _emit(emitter, *self._subject(measure.pipeline, run))
                 root = self.root(measure.pipeline or run.pipeline.name)
                 assert root is not None
                 roots[key] = root
-        found = self._stopwatch.time(self._emitter, candidates, roots, {})
+        found = self._stopwatch.time(emitter, candidates, roots, {})
         for key, error in found.lacking.items():
             if not found.times.get(key):
                 raise error
         return {key: next(iter(latencies.values())) for key, latencies in found.times.items() if latencies}
+
+
+def _emit(emitter: Emitter, snapshot: str, label: str) -> Emitted:
+    emitted = emitter.emit(snapshot, label)
+    if isinstance(emitted, Failure):
+        raise UnmeasuredError(emitted.message)
+    return emitted

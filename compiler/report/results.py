@@ -64,7 +64,7 @@ class Results:
                 found.add(row.failure.exit_status)
             if any(result.held is False for result in row.requirements):
                 found.add(EXIT_REQUIREMENT)
-            if any(result.held is None for result in row.requirements):
+            if any(result.held is None and result.asked for result in row.requirements):
                 found.add(EXIT_TARGET)
         for status in (70, EXIT_FAILED, EXIT_TARGET, EXIT_REQUIREMENT):
             if status in found:

@@ -101,7 +101,7 @@ def _requirements(row: Row) -> str:
     if not row.requirements:
         return ""
     marks = {True: "✓", False: "✗", None: "?"}
-    return " ".join(marks[result.held] for result in row.requirements)
+    return " ".join(marks[result.held] if result.asked else MISSING for result in row.requirements)
 
 
 def footnotes(results: Results) -> Sequence[str]:
@@ -127,7 +127,7 @@ def footnotes(results: Results) -> Sequence[str]:
         for result in row.requirements:
             if result.held is False and result.left is not None and result.right is not None:
                 notes.append(f"✗ {row.pipeline}: `{result.text}`: {result.left:.6g} against {result.right:.6g}")
-            elif result.held is not True:
+            elif result.held is not True and result.asked:
                 notes.append(f"? {row.pipeline}: `{result.text}`: {result.reason}")
     notes.extend(
         _grouped(

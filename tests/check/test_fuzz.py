@@ -40,8 +40,8 @@ arguments = st.lists(st.one_of(values, st.tuples(options, values).map("=".join))
 plugins = st.sampled_from(PLUGINS.split())
 calls = st.tuples(plugins, arguments).map(lambda two: f"{two[0]}({two[1]})")
 terms = st.sampled_from(["size", "latency", "cer", "p.size", "q.mse", "amount", "many", "1%", "3", "4MiB", "nothing.x"])
-conditions = st.tuples(terms, st.sampled_from("+-*/"), terms, terms).map(
-    lambda four: f"require {four[0]} {four[1]} {four[2]} <= {four[3]}"
+conditions = st.tuples(terms, st.sampled_from("+-*/"), terms, terms, st.sampled_from(["", "on t", "on p"])).map(
+    lambda five: f"require {five[0]} {five[1]} {five[2]} <= {five[3]} {five[4]}"
 )
 parents = st.one_of(names, st.lists(names, max_size=3).map(lambda found: f"any({', '.join(found)})"))
 statements = st.one_of(

@@ -5,6 +5,7 @@ import json
 import onnx
 import pytest
 from mopt.driver import RecipeError
+from mopt.report.table import columns, footnotes
 from mopt.runtime.contract import TargetError
 
 
@@ -207,6 +208,35 @@ def test_requirements_compare_with_other_pipelines(compiled):
 def test_latency_can_be_required(compiled):
     rows = compiled.rows(compiled("pipeline a = linear { require latency <= 10s require latency >= 1000s }"))
     assert [r.held for r in rows["a"].requirements] == [True, False]
+
+
+def test_a_requirement_on_a_target_is_asked_of_that_one(compiled):
+    """It is measured on the target that it names, whichever comes first, and not asked where the build has none."""
+    body = """
+        target far = example()
+        target near = ort()
+        pipeline a = linear {
+            require size >= 768B on near
+            require size < 768B on far
+        }
+    """
+    for targets, held in (((), [True, True]), (("near",), [True, None]), (("far",), [None, True])):
+        results = compiled(body, targets=targets)
+        assert results.exit_status == 0
+        for row in results.rows:
+            assert [r.held for r in row.requirements] == held
+            assert [r.asked for r in row.requirements] == [value is not None for value in held]
+    (row,) = results.rows
+    assert row.requirements[0].text == "size >= 768B on near"
+    assert row.requirements[0].reason == "this build is not for `near`"
+    assert ("require", ("– ✓",)) in [(column.head, column.cells) for column in columns(results)]
+    assert not [note for note in footnotes(results) if "near" in note]
+
+
+def test_a_requirement_on_a_target_that_fails_ends_the_pipeline(compiled):
+    results = compiled("target near = ort()  pipeline a = linear { require size <= 1B on near example.negate() }")
+    assert compiled.rows(results)["a"].status == "ended"
+    assert results.exit_status == 1
 
 
 # -- what is asked of the compile itself

@@ -152,8 +152,9 @@ terms = st.recursive(
     ),
     max_leaves=5,
 )
-conditions = st.tuples(terms, st.sampled_from(["<=", ">=", "<", ">", "==", "!="]), terms).map(
-    lambda three: "require " + " ".join(three)
+comparisons = st.sampled_from(["<=", ">=", "<", ">", "==", "!="])
+conditions = st.tuples(terms, comparisons, terms, st.sampled_from(["", "on  cpu", "on\non"])).map(
+    lambda four: "require " + " ".join(four)
 )
 statements = st.one_of(
     texts.map(lambda text: f"recipe {text}"),

@@ -141,6 +141,15 @@ def test_arithmetic(text, shape):
     assert f"({show(step.left)} {step.operator} {show(step.right)})" == shape
 
 
+def test_a_condition_on_a_target():
+    (pipeline,) = statements("pipeline p = m { require on.size <= 2 * size on on on() }".replace(" on()", " f()"))
+    step, call = pipeline.steps
+    assert (step.target.text, step.span.text) == ("on", "require on.size <= 2 * size on on")
+    assert call.call.name == "f"
+    (pipeline,) = statements("pipeline p = m { require size <= 1 }")
+    assert pipeline.steps[0].target is None
+
+
 def test_line_breaks_mean_nothing():
     text = 'pipeline p = m { prune.magnitude(amount=30%, skip=["a", "b"]) require size <= 1MiB }'
     assert statements(text) == statements(text.replace(" ", "\n"))
