@@ -110,8 +110,8 @@ def footnotes(results: Results) -> Sequence[str]:
     bases = dict.fromkeys(row.baseline for row in results.rows if row.baseline)
     if bases:
         notes.append(
-            f"ms: median of interleaved rounds ± half its 95% interval; × base: time over that of {', '.join(bases)} "
-            "on the same target (below 1 is faster; ≈ where the interval holds 1, or it is within 1.5% of 1)."
+            "ms: median of interleaved rounds ± half its 95% interval, in which 2.5% are the machine's own; × base: time "
+            f"over that of {', '.join(bases)} on the same target (below 1 is faster; ≈ where the interval holds 1, or it is within 1.5% of 1)."
         )
     for reason in dict.fromkeys(row.untimed for row in results.rows if row.untimed):
         who = dict.fromkeys(row.target for row in results.rows if row.untimed == reason)
@@ -129,6 +129,8 @@ def footnotes(results: Results) -> Sequence[str]:
                 notes.append(f"✗ {row.pipeline}: `{result.text}`: {result.left:.6g} against {result.right:.6g}")
             elif result.held is not True and result.asked:
                 notes.append(f"? {row.pipeline}: `{result.text}`: {result.reason}")
+            elif not result.asked:
+                notes.append(f"{MISSING} not asked: {result.reason}")
     notes.extend(
         _grouped(
             (row.pipeline, f"{row.failure.where}: {row.failure.message}")
