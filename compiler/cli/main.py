@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import click
 import mopt
-from mopt.cli import building, language, looking
+from mopt.cli import building, language, looking, storing
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -21,7 +21,7 @@ def cli() -> None:
     """
 
 
-for command in (*building.COMMANDS, *language.COMMANDS, *looking.COMMANDS):
+for command in (*building.COMMANDS, *language.COMMANDS, *looking.COMMANDS, *storing.COMMANDS):
     cli.add_command(command)
 
 

@@ -85,7 +85,7 @@ def compile_recipe(
     store.sweep()
     launch = Launch() if processes() > 1 and trains(plan) else None
     try:
-        with only_one(output_folder, reporter):
+        with only_one(output_folder, reporter), store.hold():
             output = Output(output_folder, store)
             build = _Build(plan, chosen, store, output, reporter, registry, options, launch.tell if launch else None)
             return build.run(names)

@@ -94,7 +94,7 @@ def follow(path: Path, options: CompileOptions) -> int:
     launch = Launch()
     try:
         store, reporter = Store(options.store or default_root()), SilentReporter()
-        with tempfile.TemporaryDirectory() as logs:
+        with store.hold(), tempfile.TemporaryDirectory() as logs:
             keys = Keys(recipe, FileHashes(store.root / "hashes.json"))
             executor = Executor(plan, store, keys, reporter, DataAccess(recipe).split, Path(logs))
             while (step := launch.listen()) is not None:

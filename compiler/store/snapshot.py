@@ -76,6 +76,8 @@ def load_snapshot(digest: str, snapshots: Path, tensors: Path) -> Module:
     from mopt.ir.module import Module
 
     path = _graph(snapshots, digest)
+    if not path.is_file():
+        raise StoreError(f"{path} is not in the store (any more): compile the recipe again to make it anew")
     with storage_errors(path):
         data = path.read_bytes()
     if hashlib.blake2b(data, digest_size=20).hexdigest() != digest:

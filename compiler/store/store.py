@@ -19,12 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 from mopt.store.files import StoreError, read_json, storage_errors, write_json
 
+try:
+    import fcntl
+except ImportError:  # no advisory locks on this system
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from mopt.ir.module import Module
 
 
-_ABANDONED_AFTER = 30 * 86400.0
+_DAY = 86400.0
 """Seconds."""
+_ABANDONED_AFTER = 30 * _DAY
 
 FORMAT = "v1"
 """The layout and the records' fields; raised when either changes, so that no version reads another's records."""
@@ -66,18 +72,26 @@ class Store:
         """
         from mopt.store.snapshot import load_snapshot
 
+        _mark_used(self.snapshots / digest[:2] / f"{digest}.onnx")
         return load_snapshot(digest, self.snapshots, self.tensors)
 
     def has_module(self, digest: str) -> bool:
         """Say whether a snapshot is here, whole; one that lost a file is made anew."""
         from mopt.store.snapshot import is_whole
 
-        return is_whole(digest, self.snapshots, self.tensors)
+        if not is_whole(digest, self.snapshots, self.tensors):
+            return False
+        _mark_used(self.snapshots / digest[:2] / f"{digest}.onnx")
+        return True
 
     def record(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return what was recorded under a key, or None."""
-        data = read_json(self.root / "records" / kind / key[:2] / f"{key}.json")
-        return data if isinstance(data, dict) else None
+        place = self.root / "records" / kind / key[:2] / f"{key}.json"
+        data = read_json(place)
+        if not isinstance(data, dict):
+            return None
+        _mark_used(place)
+        return data
 
     def put_record(self, kind: str, key: str, data: dict[str, Any]) -> None:
         """Record JSON data under a key."""
@@ -86,7 +100,10 @@ class Store:
     def artifact(self, key: str) -> Path | None:
         """Return the folder of an emitted artifact, or None."""
         folder = self._artifacts / key[:2] / key
-        return folder if folder.is_dir() else None
+        if not folder.is_dir():
+            return None
+        _mark_used(folder)
+        return folder
 
     def put_artifact(self, key: str, folder: Path) -> Path:
         """Move a finished folder (made by `scratch`) into the store and return its place."""
@@ -131,6 +148,41 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep others from removing anything meanwhile (`alone`); any number of processes may hold a store."""
+        handle = self._lock()
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the store alone.
+
+        Raises:
+            StoreError: a process holds it.
+        """
+        handle = self._lock()
+        try:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise StoreError(
+                        f"a compile is using {self.root}; run the same command again when it has ended"
+                    ) from None
+            yield
+        finally:
+            os.close(handle)
+
+    def _lock(self) -> int:
+        with storage_errors(self.root):
+            return os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+
     def sweep(self) -> None:
         """Remove what killed processes left in `tmp/`; checkpoints and recordings that nobody used for a month."""
         for folder in (self.root / "tmp").iterdir():
@@ -141,6 +193,13 @@ class Store:
             with contextlib.suppress(OSError):  # another process may be removing it
                 if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER:
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mark_used(place: Path) -> None:
+    """Note when something was last read, to a day: `prune` removes what was not used for long."""
+    with contextlib.suppress(OSError):  # it is not there, or on a disk that can only be read
+        if time.time() - place.stat().st_mtime > _DAY:
+            os.utime(place)
 
 
 def _alive(process: int) -> bool:
