@@ -52,6 +52,7 @@ class OrtRunner:
         threads: threads inside one operator; operators run one after the other.
         optimize: onnxruntime's own graph optimisations: True for all, False for none, or one of its levels.
         options: the provider's options in onnxruntime's words, or `GpuOptions`.
+        entries: of the session's configuration, in onnxruntime's words (`session.x64quantprecision`: `1`).
         patterns: plan one block of memory for each shape of inputs, and keep the plan. Without, runs of many different
             shapes take no more memory than one of the largest.
         traced: a folder for onnxruntime's profile of every run (`end_trace`), and for the graph that it really runs,
@@ -69,6 +70,7 @@ class OrtRunner:
         threads: int = 1,
         optimize: bool | Level = True,
         options: Mapping[str, str] | GpuOptions | None = None,
+        entries: Mapping[str, str] | None = None,
         patterns: bool = True,
         traced: Path | None = None,
     ) -> None:
@@ -87,7 +89,8 @@ class OrtRunner:
             settings.optimized_model_filepath = str(traced / "optimized.onnx")
         self._options = options if isinstance(options, GpuOptions) else GpuOptions(extra=dict(options or {}))
         self._cuda = self._device()
-        settings.add_session_config_entry(RECORD, "1")
+        for entry in ({RECORD: "1"} | dict(entries or {})).items():
+            settings.add_session_config_entry(*entry)
         try:
             self._session = ort.InferenceSession(
                 self._source(model), settings, enable_fallback=0,

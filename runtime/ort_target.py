@@ -51,6 +51,9 @@ class OrtTarget(Target):
     provider_options: Mapping[str, str] = option(
         factory=dict, help="further options of the provider, in onnxruntime's words; they win"
     )
+    session_options: Mapping[str, str] = option(
+        factory=dict, help="entries of the session's configuration, in onnxruntime's words"
+    )
 
     def __post_init__(self) -> None:
         """Refuse options that the provider has not got.
@@ -124,6 +127,7 @@ class OrtTarget(Target):
             threads=self.threads,
             optimize=self.optimize,
             options=self._gpu_options(),
+            entries=self.session_options,
         )
 
     def _gpu_options(self) -> GpuOptions:

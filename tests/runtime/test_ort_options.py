@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from mopt.ir import Module, load
+from mopt.runtime.contract import TargetError
 from mopt.runtime.ort import OrtRunner
 from mopt.runtime.ort_options import GpuOptions
 from mopt.runtime.ort_placement import Placed, Placement, placement
@@ -80,6 +81,13 @@ def test_a_targets_options_reach_the_session(monkeypatch, cnn: Module, tmp_path)
     assert (name, last) == ("CUDAExecutionProvider", "CPUExecutionProvider")
     assert options["enable_cuda_graph"] == "1" and options["user_compute_stream"] == "99"
     assert options["do_copy_in_default_stream"] == "0"
+
+
+def test_entries_of_a_session_reach_it(cnn: Module, tmp_path):
+    artifact = OrtTarget().emit(cnn, tmp_path)
+    OrtTarget(session_options={"session.load_model_format": "ONNX"}).open(artifact).close()
+    with pytest.raises(TargetError, match="ORT"):
+        OrtTarget(session_options={"session.load_model_format": "ORT"}).open(artifact)
 
 
 def test_nodes_are_told_where_they_run():
