@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Emitted:
-    """An artifact in the store. `snapshot` is the module it was made from, after the target's own preparation."""
+    """An artifact in the store.
+
+    `snapshot` is the module it was made from, after the target's own preparation; `warnings` are what that warned of.
+    """
 
     key: str
     snapshot: str
     artifact: Artifact
     cached: bool
+    warnings: tuple[str, ...] = ()
 
 
 class Emitter:
@@ -75,6 +79,7 @@ class Emitter:
 
     def _emit(self, snapshot: str, label: str) -> Emitted | Failure:
         target = self.declaration.target
+        warnings: list[str] = []
         for name, options in target.prepare():
             operation = self._registry.get("passes", name)(**options)
             outcome = self._executor.apply(operation, snapshot, f"{label}→{self.name}")
@@ -82,12 +87,13 @@ class Emitter:
                 return outcome.failure
             assert outcome.snapshot is not None
             snapshot = outcome.snapshot
+            warnings += [note.message for note in outcome.notes if note.severity == "warning"]
         sizes = self._sizes if type(target).sized else None
         key = self._keys.artifact(target, snapshot, sizes)
         folder = self._store.artifact(key)
         record = self._store.record("artifacts", key) if folder else None
         if folder is not None and record is not None and all((folder / name).is_file() for name in record["files"]):
-            return Emitted(key, snapshot, _from_record(folder, record), cached=True)
+            return Emitted(key, snapshot, _from_record(folder, record), cached=True, warnings=tuple(warnings))
         text = f"{label} → {self.name}"
         try:
             with self._reporter.activity(f"emitting {text}"), self._store.scratch() as scratch:
@@ -101,7 +107,7 @@ class Emitter:
             return Failure.of(error, str(self.declaration.place))
         self._store.put_record("artifacts", key, record)
         self._reporter.line(f"  emitted {text}  {record['bytes'] / 1024:.0f} KiB")
-        return Emitted(key, snapshot, _from_record(folder, record), cached=False)
+        return Emitted(key, snapshot, _from_record(folder, record), cached=False, warnings=tuple(warnings))
 
 
 def _to_record(folder: Path, artifact: Artifact) -> dict[str, Any]:

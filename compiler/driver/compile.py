@@ -264,7 +264,7 @@ class _Build:
             row,
             bytes=artifact.artifact.bytes,
             compressed=artifact.artifact.compressed,
-            notes=(*row.notes, *artifact.artifact.notes),
+            notes=(*row.notes, *artifact.warnings, *artifact.artifact.notes),
         )
         try:
             judgement: Judgement = self._judge.metrics(run.pipeline.name, artifact, emitter, can_run=can_run)

@@ -239,6 +239,18 @@ def test_a_requirement_on_a_target_that_fails_ends_the_pipeline(compiled):
     assert results.exit_status == 1
 
 
+def test_a_row_tells_what_preparing_for_its_target_warned_of(compiled, monkeypatch):
+    """Also where nothing runs again; the other target's row says nothing of it."""
+    import mopt_example
+
+    monkeypatch.setattr(mopt_example.Folder, "prepare", lambda self: (("quantize.dynamic", {}),))
+    body = "target far = example()  target near = ort()  pipeline a = linear { }"
+    for _ in range(2):
+        far, near = compiled(body).rows
+        assert "nothing was quantised" in far.notes
+        assert near.notes == ()
+
+
 # -- what is asked of the compile itself
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from mopt.build.outcome import Failure
@@ -87,6 +88,20 @@ def test_no_cell_is_cut_at_any_width(width):
         for cell in (column.head, *column.cells):
             assert cell in text, cell
     assert "…" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_long_name_runs_over_lines_and_cuts_no_figure(width):
+    """A variant's name holds its choices; each has a line of its own where they do not fit."""
+    name = "placed[activation_correction=true, method=percentile, budget=10%]" + "x" * 200
+    rows = (replace(ROWS[0], pipeline=name), *ROWS[1:])
+    text = shown(width, rows)
+    for column in columns(results(rows))[1:]:
+        for cell in (column.head, *column.cells):
+            assert cell in text, cell
+    assert "…" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert "method=percentile," in text
 
 
 def test_wide_terminals_get_one_table():
