@@ -17,12 +17,17 @@ REFERENCE = (
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--graph", is_flag=True, help="Print every node in the text form.")
 @click.option(
+    "--provenance", is_flag=True, help="With --graph: the source layers of each node, and the passes that made it."
+)
+@click.option(
     "--groups", is_flag=True, help="List the groups of channels that must be cut together, and what can't be."
 )
 @click.option("--all", "show_all", is_flag=True, help="Fold nothing.")
 @click.option("--bind", multiple=True, metavar="DIM=SIZE", help="Size of a dynamic dimension, for MACs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show_command(model: Path, graph: bool, groups: bool, show_all: bool, bind: tuple[str, ...], as_json: bool) -> int:
+def show_command(
+    model: Path, graph: bool, provenance: bool, groups: bool, show_all: bool, bind: tuple[str, ...], as_json: bool
+) -> int:
     """Show what MODEL is made of: interface, operators, cost, weights; or its nodes, or its groups of channels.
 
     For a TensorRT engine (`build/quickstart/float16/gpu/model.engine`): which source layers each of its layers fuses,
@@ -32,6 +37,8 @@ def show_command(model: Path, graph: bool, groups: bool, show_all: bool, bind: t
     from mopt.driver.references import load_reference
     from mopt.show.engine import SUFFIXES
 
+    if provenance and not graph:
+        raise click.UsageError("--provenance goes with --graph")
     if model.suffix in SUFFIXES:
         return _show_engine(model, show_all, as_json)
     if model.name.endswith(".parts.json"):
@@ -40,7 +47,7 @@ def show_command(model: Path, graph: bool, groups: bool, show_all: bool, bind: t
     if graph:
         from mopt.ir import print_module
 
-        print(print_module(module))
+        print(print_module(module, provenance=provenance))
         return 0
     if groups:
         from mopt.analysis.coupling import groups as groups_of

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mopt.ir import Module, from_proto, load, provenance
+from click.testing import CliRunner
+from mopt.cli.looking import show_command
+from mopt.ir import Module, from_proto, load, provenance, save
 from mopt.rendering.page import Column, Table, clean, shorten
 from mopt.rendering.quantities import change, magnitude, share, size
 from mopt.show import render_terminal, show
@@ -167,3 +169,16 @@ def test_tables_leave_out_columns_before_they_press_names() -> None:
     table = Table(columns, [("a" * 30, "1", "b" * 20), ("c", "22", "")])
     assert [len(line) <= 30 for line, _ in table.lines(30)] == [True] * 3
     assert "dropped" in table.lines(80)[0][0] and "dropped" not in table.lines(30)[0][0]
+
+
+def test_every_node_with_its_source_layers(tmp_path: Path):
+    path = tmp_path / "m.onnx"
+    module = network()
+    provenance.stamp_source(module)
+    save(module, path, provenance=True)
+    plain = CliRunner().invoke(show_command, [str(path), "--graph"]).output
+    told = CliRunner().invoke(show_command, [str(path), "--graph", "--provenance"]).output
+    assert "from ['first']" in told and "from ['second']" in told
+    assert "from [" not in plain
+    assert [line.partition("  from [")[0] for line in told.splitlines()] == plain.splitlines()
+    assert CliRunner().invoke(show_command, [str(path), "--provenance"]).exit_code == 2
