@@ -100,16 +100,16 @@ def as_split(given: Any, name: str, author: PythonRef | str = "", *, pad: bool =
     """Read what a data set gives for a split: a sequence or a re-iterable of samples, columns of arrays, a torch
     `Dataset`, a `tf.data.Dataset`, a Hugging Face dataset, or something that is a split already.
 
+    It may be empty: that is nobody's concern before it is used (`sliced`, `fit_to`).
+
     Raises:
-        DataError: it is none of these, can be iterated only once, or is empty.
+        DataError: it is none of these, or can be iterated only once.
     """
     if hasattr(given, "batches") and hasattr(given, "__len__") and hasattr(given, "__iter__"):
         split: Split = given
     else:
         items, count = samples_of(given, name, author)
         split = Samples(items, count, name, author, pad=pad)
-    if len(split) == 0:
-        raise DataError(f"`{name}` is empty; a split needs at least one sample")
     return split
 
 
@@ -154,6 +154,8 @@ def sliced(split: Split, start: int | None, stop: int | None) -> Split:
         DataError: nothing is left.
     """
     if start is None and stop is None:
+        if len(split) == 0:
+            raise DataError(f"`{split_name(split)}` is empty; a split needs at least one sample")
         return split
     first, last, _ = slice(start, stop).indices(len(split))
     if first >= last:

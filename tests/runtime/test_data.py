@@ -101,7 +101,6 @@ MISTAKES = {
     "returns nothing": ("def make():\n    pass\n", "returned None; it must return a mapping of split names"),
     "returns a list": ("def make():\n    return [1]\n", "returned a list; it must return a mapping"),
     "returns no splits": ("def make():\n    return {}\n", "returned no splits"),
-    "an empty split": ("def make():\n    return {'test': []}\n", "`make.test` is empty"),
     "a split of nothing": ("def make():\n    return {'test': None}\n", "`make.test` is None; a split is a sequence"),
     "a number as split": ("def make():\n    return {'test': 3}\n", "`make.test` is an int"),
     "a generator": ("def make():\n    return {'test': (i for i in [1])}\n", "a generator, which can be read only once"),
@@ -119,6 +118,16 @@ def test_mistakes_in_a_recipes_python(name, recipe):
         PythonData(recipe(source)).splits(0)
     assert told in str(caught.value)
     assert "data.py:make" in str(caught.value) or "make." in str(caught.value) or "data.py" in str(caught.value)
+
+
+def test_an_empty_split_is_refused_where_it_is_used(recipe):
+    """A function may have nothing for a split that its arguments did not ask for."""
+    splits = PythonData(recipe("def make():\n    return {'train': [], 'test': [{'x': 1.0}]}\n")).splits(0)
+    assert len(sliced(splits["test"], None, None)) == 1
+    with pytest.raises(DataError, match=r"`make\.train` is empty; a split needs at least one sample"):
+        sliced(splits["train"], None, None)
+    with pytest.raises(DataError, match=r"`make\.train\[:5\]` is empty; the split has 0 samples"):
+        sliced(splits["train"], None, 5)
 
 
 def test_a_missing_file(tmp_path):
