@@ -1,7 +1,8 @@
 """Timing of several candidates against each other, in interleaved rounds.
 
-In every round each candidate runs once, and rounds alternate their order, so that a machine that slows down slows
-everyone. Warm-up rounds do not count, and go on while somebody still gets faster. Ratios to a baseline are taken
+In every round each candidate runs once. A round's order is shuffled, and the next one's is that backwards: a machine
+that slows down slows everyone, and nobody is for ever the one who runs twice in succession, with what it needs in the
+caches (a fixed order and its reverse favour the first and the last by some percent), or behind the same other. Warm-up rounds do not count, and go on while somebody still gets faster. Ratios to a baseline are taken
 round by round, so that noise which hits both cancels. Where a precision is asked for, rounds go on for a quarter of a
 second at least, since a few milliseconds show one mood of a machine and call it the model's, and then until every
 interval is that narrow or the time is up; that rule looks at widths only, never at which side of 1 a ratio lies,
@@ -10,9 +11,11 @@ and so favours no verdict.
 
 from __future__ import annotations
 
+import itertools
+import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mopt.runtime.profiler.timing import Timing, timing_of
@@ -90,11 +93,28 @@ def profile(
         if all((timing.ratio.spread if timing.ratio else timing.chance) <= precision for name, timing in found.items()
                if name in against or not against):  # fmt: skip
             break
-        # A look costs a sort of everything measured: a few rounds at a time, and an odd number of them, so that the
-        # one who runs first after a look, with cold caches, is not always the same.
-        series.run(max(3, series.counted // 10 | 1), announced=False)
+        # A look costs a sort of everything measured: a few rounds at a time.
+        series.run(max(2, series.counted // 10), announced=False)
         found = series.summary(against, batch)
     return found
+
+
+def orders(names: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the orders of rounds, for ever: a shuffled one, then that backwards.
+
+    Whoever ends a shuffled round begins the next; each candidate does so in its turn. Between pairs of rounds nobody
+    runs twice in succession. The same names give the same orders.
+    """
+    shuffle, before = random.Random(0).shuffle, ""
+    for last in itertools.cycle(names):
+        others = [name for name in names if name != last]
+        shuffle(others)
+        if len(others) > 1 and others[0] == before:
+            others = [*others[1:], others[0]]
+        order = [*others, last]
+        yield order
+        yield order[::-1]
+        before = order[0]
 
 
 class _Rounds:
@@ -103,8 +123,7 @@ class _Rounds:
     def __init__(self, once: Mapping[str, Callable[[], float]], advance: Callable[[], object] | None) -> None:
         self._once, self._advance = once, advance
         self._times: dict[str, list[float]] = {name: [] for name in once}
-        self._forwards = list(once)
-        self._number = 0
+        self._orders = orders(list(once))
 
     @property
     def counted(self) -> int:
@@ -112,12 +131,10 @@ class _Rounds:
         return len(next(iter(self._times.values()), []))
 
     def run(self, rounds: int, *, announced: bool = True) -> None:
-        """Run so many rounds more, every other one backwards."""
+        """Run so many rounds more."""
         for _ in range(rounds):
-            order = self._forwards if self._number % 2 == 0 else self._forwards[::-1]
-            for name in order:
+            for name in next(self._orders):
                 self._times[name].append(self._once[name]())
-            self._number += 1
             if self._advance is not None and announced:
                 self._advance()
 

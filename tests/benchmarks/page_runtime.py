@@ -8,15 +8,16 @@ from typing import Any
 def profiler_table(results: Any) -> str:
     """A row for each model: overhead, equal sessions, a true difference of 5 %, two calls."""
     lines = [
-        "| model | ms | over a bare loop | equal, no difference | 5% slower, found | two calls agree | any two | "
-        "processes |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| model | ms | over a bare loop | equal, no difference | of five | 5% slower, found | two calls agree | "
+        "any two | processes |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, row in results["models"].items():
-        count = row["comparisons"]
+        count, (same, compared) = row["comparisons"], row["of_five_no_difference"]
         lines.append(
             f"| {name} | {row['ms']:.3g} | {row['overhead']['ratio']:.3f} × | "
-            f"{row['equal_no_difference']} of {count} | {row['slower_found']} of {count} | {row['calls_agree']:.0%} | "
+            f"{row['equal_no_difference']} of {count} | {same} of {compared} | {row['slower_found']} of {count} | "
+            f"{row['calls_agree']:.0%} | "
             f"{row['any_two_calls_agree']:.0%} | {row['processes_running']:.0f} |"
         )
     return "\n".join(lines)

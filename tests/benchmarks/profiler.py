@@ -5,7 +5,7 @@
 For each model: (1) medians of the profiler and of a loop that calls onnxruntime itself, in alternating blocks;
 (2) A/A: two sessions of one file compared with the default settings, so many times; (3) the same with one of the two
 made 5 % slower by a busy wait of that length; (4) two calls one after the other, and whether their intervals overlap,
-and any two calls of the run. Every comparison loads its sessions anew, as two calls of `mopt profile` do.
+and any two calls of the run; (5) five sessions of one file at once. Every comparison loads its sessions anew, as two calls of `mopt profile` do.
 """
 
 from __future__ import annotations
@@ -89,6 +89,16 @@ def overhead(runner: OrtRunner, feeds: Mapping[str, Any], blocks: int = 12, runs
     return {"ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
 
 
+def five(module: Any, feeds: Mapping[str, Any]) -> list[str]:
+    """Compare five sessions of one model in one go; return the verdicts on four of them against the first."""
+    with pinned(1):
+        found = profile(
+            {name: OrtRunner(module) for name in "abcde"}, dict.fromkeys("abcde", feeds), runs=DEFAULTS.runs,
+            warmup=DEFAULTS.warmup, precision=DEFAULTS.precision, seconds=DEFAULTS.seconds, settle=0.5, baselines="a",
+        )  # fmt: skip
+    return [timing.ratio.verdict for timing in found.values() if timing.ratio]
+
+
 def agreement(pairs: Iterable[tuple[Timing, Timing]]) -> float:
     """Return the share of pairs whose intervals overlap."""
     found = [one.low <= two.high and two.low <= one.high for one, two in pairs]
@@ -114,10 +124,12 @@ def main() -> None:
             for _ in range(given.comparisons)
         ]
         times = [found["a"] for found in equal]
+        several = [found for _ in range(given.comparisons // 4) for found in five(module, feeds)]
         rows[name] = {
             "ms": median * 1e3, "overhead": overhead(one, feeds), "comparisons": given.comparisons,
             "equal_no_difference": sum(found["b"].ratio.verdict == "no difference" for found in equal),
             "slower_found": sum(ratio.verdict == "slower" for ratio in slower),
+            "of_five_no_difference": [several.count("no difference"), len(several)],
             "slower_median_ratio": statistics.median(ratio.value for ratio in slower),
             "equal_median_ratio": statistics.median(found["b"].ratio.value for found in equal),
             "calls_agree": agreement(itertools.pairwise(times)),
