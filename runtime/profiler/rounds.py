@@ -2,11 +2,11 @@
 
 In every round each candidate runs once. A round's order is shuffled, and the next one's is that backwards: a machine
 that slows down slows everyone, and nobody is for ever the one who runs twice in succession, with what it needs in the
-caches (a fixed order and its reverse favour the first and the last by some percent), or behind the same other. Warm-up rounds do not count, and go on while somebody still gets faster. Ratios to a baseline are taken
-round by round, so that noise which hits both cancels. Where a precision is asked for, rounds go on for a quarter of a
-second at least, since a few milliseconds show one mood of a machine and call it the model's, and then until every
-interval is that narrow or the time is up; that rule looks at widths only, never at which side of 1 a ratio lies,
-and so favours no verdict.
+caches (a fixed order and its reverse favour the first and the last by some percent), or behind the same other. Warm-up
+rounds do not count, and go on while somebody still gets faster. Ratios to a baseline are taken round by round, so that
+noise which hits both cancels. Where a precision is asked for, rounds go on for a quarter of a second at least, since a
+few milliseconds show one mood of a machine and call it the model's, and then until every interval is that narrow or the
+time is up; that rule looks at widths only, never at which side of 1 a ratio lies, and so favours no verdict.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 For each model: (1) medians of the profiler and of a loop that calls onnxruntime itself, in alternating blocks;
 (2) A/A: two sessions of one file compared with the default settings, so many times; (3) the same with one of the two
 made 5 % slower by a busy wait of that length; (4) two calls one after the other, and whether their intervals overlap,
-and any two calls of the run; (5) five sessions of one file at once. Every comparison loads its sessions anew, as two calls of `mopt profile` do.
+and any two calls of the run; (5) five sessions of one file at once. Every comparison loads its sessions anew, as two
+calls of `mopt profile` do.
 """
 
 from __future__ import annotations

@@ -56,20 +56,20 @@ def test_rounds_are_interleaved_and_every_other_one_is_the_one_before_backwards(
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8])
 def test_nobody_is_favoured_by_caches(count):
-    """Who runs twice in succession finds the caches warm and takes 5 % less: a fixed order gives that to its ends."""
+    """Who runs twice in succession finds the caches warm and takes 8 % less: a fixed order gives that to its ends."""
     clock, last = Clock(), [""]
 
     def durations(name):
         rng = random.Random(name)
         while True:
-            yield rng.gauss(1, 0.005) * (0.95 if last[0] == name else 1.0)
+            yield rng.gauss(1, 0.03) * (0.92 if last[0] == name else 1.0)
             last[0] = name
 
     names = "abcdefgh"[:count]
     runners = {name: clock.runner(name, durations(name)) for name in names}
-    found = time(clock, runners, baselines="a", **DEFAULTS)
+    found = time(clock, runners, baselines="a", runs=400)
     assert {timing.ratio.verdict for timing in found.values() if timing.ratio} == {"no difference"}
-    assert all(timing.ratio.value == pytest.approx(1, abs=0.005) for timing in found.values() if timing.ratio)
+    assert all(timing.ratio.value == pytest.approx(1, abs=0.01) for timing in found.values() if timing.ratio)
 
 
 def test_warm_up_does_not_count():
