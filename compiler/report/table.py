@@ -112,7 +112,7 @@ def footnotes(results: Results) -> Sequence[str]:
         notes.append(
             "ms: median of interleaved rounds ± half its 95% interval, in which 2.5% are the machine's own; × base: "
             f"time over that of {', '.join(bases)} on the same target (below 1 is faster; ≈ where the interval holds "
-            "1, or it is within 1.5% of 1)."
+            "1, or it is within 1.5%, or 1.5 µs, of 1)."
         )
     for reason in dict.fromkeys(row.untimed for row in results.rows if row.untimed):
         who = dict.fromkeys(row.target for row in results.rows if row.untimed == reason)
