@@ -164,8 +164,8 @@ def profile_command(
         require_matplotlib()
     request = Request(
         models, batches, runs, warmup, precision / 100, seconds, threads, provider,
-        {name: _size(name, text) for name, text in overrides(bind, "--bind").items()},
-        {name: [_size(name, size.strip(), "--sweep") for size in text.split(",")]
+        {name: size_of(name, text) for name, text in overrides(bind, "--bind").items()},
+        {name: [size_of(name, size.strip(), "--sweep") for size in text.split(",")]
          for name, text in overrides(sweep, "--sweep").items()},
         nodes, memory, energy, throughput, _gpu_options(provider, cuda_graph),
     )  # fmt: skip
@@ -190,7 +190,8 @@ def _gpu_options(provider: str, cuda_graph: bool) -> GpuOptions | None:
     return None if provider == "cpu" else GpuOptions(cuda_graph=cuda_graph)
 
 
-def _size(name: str, text: str, option: str = "--bind") -> int:
+def size_of(name: str, text: str, option: str = "--bind") -> int:
+    """Read the size of a dimension."""
     if not text.isdigit() or int(text) < 1:
         raise click.UsageError(f"{option} {name}={text}: a size is a positive integer")
     return int(text)

@@ -33,7 +33,7 @@ def show_command(
     For a TensorRT engine (`build/quickstart/float16/gpu/model.engine`): which source layers each of its layers fuses,
     at which precision. For a graph that TensorRT does not take whole (`…/gpu/model.parts.json`): its parts.
     """
-    from mopt.cli.building import _size, overrides
+    from mopt.cli.building import overrides, size_of
     from mopt.driver.references import load_reference
     from mopt.show.engine import SUFFIXES
 
@@ -60,7 +60,7 @@ def show_command(
         return 0
     from mopt.show import render_terminal, show
 
-    sizes = {name: _size(name, text) for name, text in overrides(bind, "--bind").items()}
+    sizes = {name: size_of(name, text) for name, text in overrides(bind, "--bind").items()}
     summary = show(module, bindings=sizes or None, label=str(model))
     if as_json:
         print(json.dumps(summary.to_json(), ensure_ascii=False, indent=1))

@@ -18,7 +18,15 @@ from mopt.passes.quantize.static import Static
 from mopt.passes.quantize.static_correction import before_calibration
 from mopt.passes.quantize.static_graph import Writer
 from mopt.passes.quantize.static_placements import place_for, settled
-from mopt.passes.quantize.static_run import OPSET, _inner, _is_stored, _kept, _observed, _rewritten, _was_seen
+from mopt.passes.quantize.static_scope import (
+    OPSET,
+    inner_notes,
+    is_stored,
+    kept_units,
+    observed,
+    rewritten_for,
+    was_seen,
+)
 from mopt.passes.quantize.static_sensitivity import regrids
 from mopt.passes.quantize.static_stem import stem
 from mopt.passes.quantize.static_stored import notes as stored_notes
@@ -105,15 +113,15 @@ def prepare(module: Module, options: Aware, context: Context) -> Start:
     module, raised = raise_opset(module, context, opset, reason)
     module.infer_shapes()
     notes = _folded(module)
-    notes += _rewritten(module, static)
+    notes += rewritten_for(module, static)
     whole = open_split(module, options.data, context)
     split = Slice(whole, 0, min(options.samples, len(whole)))
     notes += before_calibration(module, static, split, context)
     narrow = options.activations < 8
     units, left = find_units(module, regrid=regrids(static) and not narrow)
-    kept = _kept(module, units, static)
-    seen = calibrate(module, _observed(units), split, context, batch=1, bins=options.calibration != "minmax")
-    units = [unit for unit in units if all(_was_seen(seen, value) for value in (*unit.inputs, unit.result))]
+    kept = kept_units(module, units, static)
+    seen = calibrate(module, observed(units), split, context, batch=1, bins=options.calibration != "minmax")
+    units = [unit for unit in units if all(was_seen(seen, value) for value in (*unit.inputs, unit.result))]
     full = options.weights == 8 and not narrow and options.placement == "onnxruntime"
     first = tuple(name for name in stem(units, seen.shapes) if name not in kept) if full else ()
     placement = place_for(static, units, seen.shapes, kept.union(first))
@@ -126,7 +134,7 @@ def prepare(module: Module, options: Aware, context: Context) -> Start:
     histograms = {value: seen.tensors[value.name or ""] for unit in units for value in (*unit.inputs, unit.result)}
     contents = {unit.name: unit.weight for unit in chosen if unit.weight is not None}
     Writer(module, placement, seen.tensors, static).write()
-    stored = store(module, [node for node in module.graph if _is_stored(node, static)], static)
+    stored = store(module, [node for node in module.graph if is_stored(node, static)], static)
     module.infer_shapes()
     values, moved = _values(chosen, histograms)
     bits = _bits(chosen, moved, values, options)
@@ -140,7 +148,7 @@ def prepare(module: Module, options: Aware, context: Context) -> Start:
         notes.append(Note(f"{len(kept)} left in float by `keep`", nodes=tuple(sorted(kept))))
     if first:
         notes.append(Note(f"the first {len(first)} left in float, where they take hardly longer", nodes=first))
-    notes += [*left_in_float({**left, **stored.left}), *_inner(module)]
+    notes += [*left_in_float({**left, **stored.left}), *inner_notes(module)]
     return Start(module, static, chosen, values, moved, bits, weights, tuple(notes))
 
 

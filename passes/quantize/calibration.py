@@ -62,7 +62,7 @@ def calibrate(
         PassError: a value was NaN or infinite (the first node in graph order that made one is named), the model does
             not run, or the data gave no sample.
     """
-    watched = _with_outputs(module, list(values))
+    watched = with_outputs(module, list(values))
     found = {name: Histogram(axis, bins=bins) for name, axis in values.items()}
     shapes: dict[str, tuple[int, ...]] = {}
     done = 0
@@ -108,7 +108,7 @@ def stream(
     Raises:
         PassError: the model does not run.
     """
-    watched = _with_outputs(module, names)
+    watched = with_outputs(module, names)
     inputs = tuple(module.inputs)
     asked = [value.name for value in watched.graph.outputs if value.name and value.name in names]
     with _runner(watched) as runner, context.progress(label, len(split)) as progress:
@@ -151,7 +151,7 @@ def _runner(module: Module) -> OrtRunner:
         raise PassError(f"the model can't be calibrated: {error}") from error
 
 
-def _with_outputs(module: Module, names: Sequence[str]) -> Module:
+def with_outputs(module: Module, names: Sequence[str]) -> Module:
     """Return a copy that also gives the named values as outputs."""
     copy = module.clone()
     present = {value.name for value in copy.graph.outputs} | {value.name for value in copy.graph.inputs}

@@ -116,7 +116,7 @@ class Editor:
         read = [value for value in node.inputs if value is not None]
         node.graph.remove(node, safe=True)
         for value in read:
-            _drop_if_unread(value)
+            drop_if_unread(value)
 
     def _node(
         self,
@@ -142,7 +142,7 @@ class Editor:
         return node
 
 
-def _drop_if_unread(value: ir.Value) -> None:
+def drop_if_unread(value: ir.Value) -> None:
     """Remove a constant, or the chain of nodes that only rearranges one, once nothing reads it."""
     if value.uses() or value.is_graph_output() or value.is_graph_input():
         return
@@ -155,4 +155,4 @@ def _drop_if_unread(value: ir.Value) -> None:
         read = [item for item in producer.inputs if item is not None]
         producer.graph.remove(producer, safe=True)
         for item in read:
-            _drop_if_unread(item)
+            drop_if_unread(item)

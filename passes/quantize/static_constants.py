@@ -9,7 +9,7 @@ import onnx_ir as ir
 from mopt.ir import Module
 from mopt.ir.naming import fresh
 from mopt.ir.walk import graph_values, nested_graphs, nested_nodes
-from mopt.passes.quantize.dynamic_graph import _drop_if_unread as drop_if_unread
+from mopt.passes.quantize.dynamic_graph import drop_if_unread
 from numpy.typing import NDArray
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mopt.ir import Module
 from mopt.passes.contract import Context, PassError
-from mopt.passes.quantize.calibration import _with_outputs as with_outputs
+from mopt.passes.quantize.calibration import with_outputs
 from mopt.runtime.contract import RunError, TargetError
 from mopt.runtime.data.sample_fit import feeds_of
 from mopt.runtime.ort import OrtRunner

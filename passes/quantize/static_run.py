@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-from mopt.ir import Module, provenance
+from mopt.ir import Module
 from mopt.passes.contract import Context, Note, PassError, PassResult
 from mopt.passes.quantize import static_wide
-from mopt.passes.quantize.calibration import Calibration, calibrate, open_split
+from mopt.passes.quantize.calibration import calibrate, open_split
 from mopt.passes.quantize.codebooks import sees_codebooks
 from mopt.passes.quantize.detect import first_quantized
 from mopt.passes.quantize.preparation import left_in_float, raise_opset
@@ -21,19 +19,24 @@ from mopt.passes.quantize.static_graph import Writer
 from mopt.passes.quantize.static_grids import grids
 from mopt.passes.quantize.static_placements import place_for, settled
 from mopt.passes.quantize.static_rounding import Rounded, put, rounded_weights
+from mopt.passes.quantize.static_scope import (
+    OPSET,
+    inner_notes,
+    is_stored,
+    kept_units,
+    observed,
+    rewritten_for,
+    was_seen,
+)
 from mopt.passes.quantize.static_sensitivity import Analysis, regrids, sensitive
 from mopt.passes.quantize.static_stem import stem
-from mopt.passes.quantize.static_stored import STORED, store
 from mopt.passes.quantize.static_stored import notes as stored_notes
-from mopt.passes.quantize.static_transposed import decompose
-from mopt.passes.quantize.static_units import WEIGHTED, Unit, find_units
+from mopt.passes.quantize.static_stored import store
+from mopt.passes.quantize.static_units import Unit, find_units
 
 if TYPE_CHECKING:
     from mopt.passes.quantize.static import Static
     from mopt.runtime.contract import Split
-
-OPSET: Final = 13
-"""The first opset whose DequantizeLinear has an axis."""
 
 
 @sees_codebooks("quantize.static")
@@ -52,13 +55,13 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     needs = f"DequantizeLinear has an axis from {OPSET} on" if opset == OPSET else f"16 bits are known from {opset} on"
     module, raised = raise_opset(module, context, opset, needs)
     module.infer_shapes()
-    rewritten = _rewritten(module, options)
+    rewritten = rewritten_for(module, options)
     split = open_split(module, options.data, context)
     corrected = before_calibration(module, options, split, context)
     units, left = find_units(module, regrid=regrids(options))
-    kept = _kept(module, units, options)
-    seen = calibrate(module, _observed(units), split, context, batch=options.batch, bins=options.method != "minmax")
-    units = [unit for unit in units if all(_was_seen(seen, value) for value in (*unit.inputs, unit.result))]
+    kept = kept_units(module, units, options)
+    seen = calibrate(module, observed(units), split, context, batch=options.batch, bins=options.method != "minmax")
+    units = [unit for unit in units if all(was_seen(seen, value) for value in (*unit.inputs, unit.result))]
     first = stem(units, seen.shapes) if options.placement == "onnxruntime" and not static_wide.is_wide(options) else ()
     first = tuple(name for name in first if name not in kept)
     by_hand, kept = kept, kept.union(first)
@@ -84,7 +87,7 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     read = {item.unit: inputs[item.unit] for item in found.left}
     writer.write()
     wide, wide_notes = static_wide.write_sensitive(module, read, options)
-    stored = store(module, [node for node in module.graph if _is_stored(node, options)], options)
+    stored = store(module, [node for node in module.graph if is_stored(node, options)], options)
     left = {**left, **stored.left}
     counts.update({operator: len(names) for (operator, _), names in stored.nodes.items()})
     if not counts:
@@ -118,7 +121,7 @@ def quantize(module: Module, options: Static, context: Context) -> PassResult:
     if cheap:
         reason = "where bytes would not save time" if options.placement == "onnxruntime" else "for TensorRT to fuse"
         notes.append(Note(f"{len(cheap)} left in float {reason}", nodes=cheap))
-    return PassResult(module, True, (*notes, *left_in_float(left), *_inner(module)))
+    return PassResult(module, True, (*notes, *left_in_float(left), *inner_notes(module)))
 
 
 def _rounded(
@@ -130,68 +133,3 @@ def _rounded(
     return rounded_weights(
         module, units, split, context, per_channel=options.per_channel, correct=options.bias_correction
     )
-
-
-def _observed(units: Sequence[Unit]) -> dict[str, int | None]:
-    """Return the values to watch, in topological order, with the channel axis of weighted units' inputs."""
-    names: dict[str, int | None] = {}
-    for unit in units:
-        for value in unit.inputs:
-            names.setdefault(value.name or "", None)
-            if unit.kind in WEIGHTED:
-                names[value.name or ""] = 1 if unit.kind == "conv" else -1
-        names.setdefault(unit.result.name or "", None)
-    return names
-
-
-def _was_seen(seen: Calibration, value: ir.Value) -> bool:
-    return bool(seen.tensors[value.name or ""].count)
-
-
-def _kept(module: Module, units: Sequence[Unit], options: Static) -> set[str]:
-    """Return the names of units that `keep` names.
-
-    Raises:
-        PassError: a pattern matches no node of the module.
-    """
-    nodes = list(module.nodes())
-    for pattern in options.keep:
-        if not any(_matches(node, pattern) for node in nodes):
-            raise PassError(f'`keep=["{pattern}"]` matches no layer of the module', help="`mopt show` lists them")
-    return {
-        unit.name
-        for unit in units
-        if any(_matches(node, pattern) for node in (unit.node, *unit.folded[:1]) for pattern in options.keep)
-    }
-
-
-def _matches(node: ir.Node, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for name in (*provenance.origins(node), node.name or ""))
-
-
-def _is_stored(node: ir.Node, options: Static) -> bool:
-    """Say whether a node's weights are kept in 8 bits although it runs in float."""
-    return node.domain == "" and node.op_type in STORED and not any(_matches(node, pattern) for pattern in options.keep)
-
-
-def _rewritten(module: Module, options: Static) -> list[Note]:
-    """Give onnxruntime forms that it has integer kernels for."""
-    if options.placement != "onnxruntime" or static_wide.is_wide(options):
-        return []
-    nodes = [node for node in module.graph if node.op_type == "ConvTranspose" and _is_stored(node, options)]
-    notes = decompose(module, nodes)
-    if notes:
-        module.infer_shapes()
-    return notes
-
-
-def _inner(module: Module) -> list[Note]:
-    """Say what is out of reach: nodes of inner graphs and functions, custom operators."""
-    outer = set(module.graph)
-    weighted = ("Conv", "MatMul", "Gemm", "ConvTranspose", "LSTM", "GRU")
-    inner = tuple(
-        node.name or "" for node in module.nodes(functions=True) if node not in outer and node.op_type in weighted
-    )
-    custom = tuple(node.name or "" for node in module.graph if node.domain not in ("", "ai.onnx"))
-    notes = [Note(f"{len(inner)} nodes of inner graphs and functions left alone", nodes=inner)] if inner else []
-    return notes + ([Note(f"{len(custom)} operators of other domains left alone", nodes=custom)] if custom else [])
