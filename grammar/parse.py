@@ -120,7 +120,8 @@ class _Parser:
                 expected = automaton.expected()
                 if swallowed is not None:
                     expected = _VALUE if opening else _OPERAND
-                self._faults.append(_fault(self._source, expected, token, opening, before))
+                previous = tokens[index - 1] if index else None
+                self._faults.append(_fault(self._source, expected, token, opening, before, previous))
                 resumed = self._recover(index, settle=swallowed is None)
                 if resumed <= last:  # never twice at the same place
                     automaton.unwind("_statements")
@@ -245,7 +246,12 @@ class _Parser:
 
 
 def _fault(
-    source: Source, expected: frozenset[str], token: Token, opening: Token | None, before: Token | None
+    source: Source,
+    expected: frozenset[str],
+    token: Token,
+    opening: Token | None,
+    before: Token | None,
+    previous: Token | None = None,
 ) -> Diagnostic:
     """Describe a terminal that can't stand where it stands.
 
@@ -255,10 +261,14 @@ def _fault(
         token: the terminal.
         opening: the bracket that is open there.
         before: the terminal before it, if that stands on an earlier line.
+        previous: the terminal before it, wherever.
     """
     span = source.span(token.start, max(token.end, token.start))
     found = describe_token(token)
     wanted, help = describe(expected, token)
+    of_target = expected == _NAMES and previous is not None and previous.type == "ON"
+    if of_target:
+        wanted, help = "the name of a target", "a condition `on` a target is measured there, and asked only there"
     unclosed = opening is not None and (
         token.type == END
         or token.type in _KEYWORDS
@@ -274,7 +284,7 @@ def _fault(
             help=help,
         )
     message = f"expected {wanted}"
-    if before is not None and (expected in (_OPERAND, _VALUE) or not expected - _SIGN_KINDS):
+    if before is not None and (of_target or expected in (_OPERAND, _VALUE) or not expected - _SIGN_KINDS):
         # What is missing is missing at the end of the line before.
         return Diagnostic(
             "E0101", "error", message, Label(source.span(before.start, before.end), "missing behind this"), help=help
