@@ -93,13 +93,15 @@ def _check_package(text: str, node: syntax.String, site: Site, report: Report) -
     span: Span = (site.via or node).span
     roots = package_folders(package)
     if roots is None:
-        report.warn(
-            "E0604",
-            f"no Python package `{package}` is installed here",
-            span,
-            "needed when the recipe is compiled",
-            help="install the package that brings it",
-        )
+        if report.first("E0604", package):
+            top = package.partition(".")[0].replace("_", "-")
+            report.warn(
+                "E0604",
+                f"no Python package `{package}` is installed here",
+                span,
+                "needed when the recipe is compiled",
+                help=f"install what brings it, often of the same name: `pip install {top}`",
+            )
         return True
     if any((root / inner).exists() for root in roots):
         return True

@@ -14,6 +14,7 @@ class Report:
 
     def __init__(self) -> None:
         self._found: dict[object, Diagnostic] = {}
+        self._told: set[tuple[str, str]] = set()
 
     def add(self, diagnostics: Iterable[Diagnostic]) -> None:
         """Take findings; those that are known already are dropped (a step is checked once per variant)."""
@@ -35,6 +36,12 @@ class Report:
         """Report something at a place."""
         primary = Label(span, label)
         self.add([Diagnostic(code, severity, message, primary, tuple(secondary), tuple(notes), help)])
+
+    def first(self, code: str, subject: str) -> bool:
+        """Say whether nothing was asked of this subject under this code yet: what holds of it is said at one place."""
+        fresh = (code, subject) not in self._told
+        self._told.add((code, subject))
+        return fresh
 
     def warn(
         self,
