@@ -89,8 +89,11 @@ class OrtRunner:
             settings.optimized_model_filepath = str(traced / "optimized.onnx")
         self._options = options if isinstance(options, GpuOptions) else GpuOptions(extra=dict(options or {}))
         self._cuda = self._device()
-        for entry in ({RECORD: "1"} | dict(entries or {})).items():
-            settings.add_session_config_entry(*entry)
+        for name, value in ({RECORD: "1"} | dict(entries or {})).items():
+            try:
+                settings.add_session_config_entry(name, value)
+            except RuntimeError as error:  # an empty name, or one or a value that is too long
+                raise TargetError(f"onnxruntime refuses the session option `{name}`: {first_lines(error)}") from error
         try:
             self._session = ort.InferenceSession(
                 self._source(model), settings, enable_fallback=0,

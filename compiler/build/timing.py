@@ -31,8 +31,8 @@ class Timed:
     Attributes:
         times: for each row, latency by batch size, without the sizes that a model's own batch excludes.
         refused: for each row that did not run at some size, why.
-        lacking: for each row that this machine lacks something for (memory of the device, say), the error. Timings
-            with such a row are not remembered: the same command tries again.
+        lacking: for each row that its target refuses to open, or that this machine lacks something for (memory of the
+            device, say), the error. Timings with such a row are not remembered: the same command tries again.
     """
 
     times: Mapping[str, Mapping[int, Latency]]
@@ -116,7 +116,11 @@ class Stopwatch:
                 stack.enter_context(pinned(getattr(target, "threads", 1)))
             runners = {}
             for name, emitted in candidates.items():
-                runner = emitter.open(emitted)
+                try:
+                    runner = emitter.open(emitted)
+                except TargetError as error:  # the others are timed all the same
+                    lacking[name] = error
+                    continue
                 close = getattr(runner, "close", None)
                 if callable(close):
                     stack.callback(close)
@@ -127,6 +131,8 @@ class Stopwatch:
             for batch in self._options.batch:
                 feeds = {}
                 for name, emitted in candidates.items():
+                    if name not in runners:
+                        continue
                     try:
                         arrays = batch_feeds(modules[roots[name]], batch, self._options.bind, self._seed)
                         if arrays is not None:

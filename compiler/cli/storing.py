@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -30,9 +31,10 @@ def _size(text: str) -> float:
 def _quantity(text: str, name: str, units: dict[str, float], examples: str) -> float:
     """Read a number with a unit, in base units."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([^\W\d]+)", text.strip())
-    if match is None or match[2] not in units:
+    number = float(match[1]) * units[match[2]] if match is not None and match[2] in units else math.inf
+    if not math.isfinite(number):
         raise click.BadParameter(f"{text!r} is no {name}: write {examples}")
-    return float(match[1]) * units[match[2]]
+    return number
 
 
 @click.group("store", invoke_without_command=True)

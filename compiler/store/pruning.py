@@ -131,7 +131,7 @@ def _snapshots(store: Store) -> Iterator[Entry]:
         names = data["tensors"] if isinstance(data, dict) and "tensors" in data else {}
         tensors = tuple(store.tensors / name[:2] / name for name in names)
         files = [path.stat() for path in (graph, listing) if path.is_file()]
-        used = max(file.st_mtime for file in files)
+        used = max((file.st_mtime for file in files), default=0.0)
         yield Entry("snapshots", (graph, listing), used, sum(file.st_size for file in files), tensors)
 
 

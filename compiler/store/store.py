@@ -13,16 +13,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mopt.store.files import StoreError, read_json, storage_errors, write_json
-
-try:
-    import fcntl
-except ImportError:  # no advisory locks on this system
-    fcntl = None  # type: ignore[assignment]
+from mopt.store.locks import locked
 
 if TYPE_CHECKING:
     from mopt.ir.module import Module
@@ -148,40 +144,21 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self) -> AbstractContextManager[None]:
         """Keep others from removing anything meanwhile (`alone`); any number of processes may hold a store."""
-        handle = self._lock()
-        try:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_SH)
-            yield
-        finally:
-            os.close(handle)
+        return locked(self.root / ".lock", shared=True)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Have the store alone.
 
         Raises:
-            StoreError: a process holds it.
+            StoreError: on entering, where a process holds it.
         """
-        handle = self._lock()
-        try:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise StoreError(
-                        f"a compile is using {self.root}; run the same command again when it has ended"
-                    ) from None
-            yield
-        finally:
-            os.close(handle)
 
-    def _lock(self) -> int:
-        with storage_errors(self.root):
-            return os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        def refuse() -> None:
+            raise StoreError(f"a compile is using {self.root}; run the same command again when it has ended")
+
+        return locked(self.root / ".lock", busy=refuse)
 
     def sweep(self) -> None:
         """Remove what killed processes left in `tmp/`; checkpoints and recordings that nobody used for a month."""

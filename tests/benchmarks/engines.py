@@ -13,17 +13,15 @@ not obtained. `engines_page.py` writes `docs/engines.md` from the results.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Container, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+from gpu_ways import VALUES, context, inputs
 from mopt.ir import Module, load
 from mopt.ir.provenance import stamp_source
 from mopt.passes.contract import PassError
@@ -33,7 +31,7 @@ from mopt.passes.simplify.simplify import Simplify
 from mopt.plugin import default_registry
 from mopt.runtime.contract import Sizes, TargetError
 from mopt.runtime.dimensions import dynamic_dimensions
-from mopt.runtime.inputs import binding_sets, seeded_inputs
+from mopt.runtime.inputs import binding_sets
 from mopt.runtime.trt.layers import read_layers
 from mopt.runtime.trt.library import find
 from mopt.runtime.trt.target import TrtTarget
@@ -41,43 +39,7 @@ from mopt.values import DataRef
 from simplify_models import Model, models
 
 CAPABILITIES = ("sm80", "sm89", "sm120")
-VALUES = {"sr": 16000.0}
-"""Inputs that have one value: the sampling rate, which Silero's graphs branch on."""
 PRECISIONS, SHAPES = ("float16", "int8"), ("static", "dynamic batch")
-
-
-class Seeded:
-    """A split of seeded inputs, each a batch of its own: not every input has its batch axis in front (`state`)."""
-
-    name, pad = "seeded", False
-
-    def __init__(self, module: Module, sizes: dict[str, int], count: int = 4) -> None:
-        self._feeds = [seeded_inputs(module, sizes, seed=seed) for seed in range(count)]
-        for feeds in self._feeds:
-            for name in feeds.keys() & VALUES.keys():
-                feeds[name] = np.full_like(feeds[name], VALUES[name])
-
-    def __len__(self) -> int:
-        return len(self._feeds)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._feeds)
-
-    def batches(self, size: int) -> Iterator[Any]:
-        """Each sample as it is."""
-        del size
-        return iter(self._feeds)
-
-
-@contextlib.contextmanager
-def bar(*_: Any, **__: Any) -> Iterator[Any]:
-    """A progress bar that shows nothing."""
-    yield SimpleNamespace(advance=lambda *_: None, describe=lambda *_: None)
-
-
-def context(folder: Path, split: Seeded | None = None) -> Any:
-    """What a pass may ask for."""
-    return SimpleNamespace(seed=0, bindings={}, scratch=folder, progress=bar, split=lambda _: split)
 
 
 def sizes_of(module: Module, name: str) -> dict[str, int]:
@@ -109,7 +71,7 @@ def quantised(module: Module, sizes: dict[str, int], folder: Path) -> Module:
     if VALUES.keys() & {port.name for port in module.inputs}:
         bound = Bind(values=VALUES).run(module, context(folder)).module
         module = Simplify().run(bound, context(folder)).module
-    ready = context(folder, Seeded(module, sizes))
+    ready = context(folder, [inputs(module, sizes, seed) for seed in range(4)])
     return Static(data=DataRef("d", "calib"), placement="tensorrt").run(module, ready).module
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from mopt.runtime.contract import TargetError
 from mopt.runtime.ort import OrtRunner
+from mopt.runtime.ort_target import OrtTarget
 
 HEAD = """
 model linear = example(size=64)
@@ -52,6 +53,26 @@ def test_a_model_that_can_not_be_opened_is_no_silent_gap(compiled, monkeypatch):
     results = compiled(BODY, head=HEAD, profile="auto")
     assert results.exit_status == 4
     assert "not timed: libcublas is not here" in compiled.rows(results)["plain"].failure.message
+
+
+def test_a_model_that_its_target_refuses_fails_alone(compiled, monkeypatch):
+    """It was emitted, so only opening it tells; the other rows are timed."""
+    opened = OrtTarget.open
+
+    def one(self, artifact):
+        if artifact.bytes == compiled.refused:
+            raise TargetError("onnxruntime refuses the model: it is not to its taste")
+        return opened(self, artifact)
+
+    body = "pipeline plain = linear { }  pipeline half = plain { convert.float16() }"
+    compiled.refused = compiled.rows(compiled(body, head=HEAD))["half"].bytes
+    monkeypatch.setattr(OrtTarget, "open", one)
+    results = compiled(body, head=HEAD, profile="auto")
+    rows = compiled.rows(results)
+    assert results.exit_status == 3
+    assert rows["half"].failure.message == "not timed: onnxruntime refuses the model: it is not to its taste"
+    assert not rows["half"].latency
+    assert set(rows["plain"].latency) == {1, 32} and rows["plain"].failure is None
 
 
 def test_a_requirement_on_a_time_that_was_not_taken_fails_its_row(compiled, full):

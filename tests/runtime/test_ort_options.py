@@ -88,6 +88,8 @@ def test_entries_of_a_session_reach_it(cnn: Module, tmp_path):
     OrtTarget(session_options={"session.load_model_format": "ONNX"}).open(artifact).close()
     with pytest.raises(TargetError, match="ORT"):
         OrtTarget(session_options={"session.load_model_format": "ORT"}).open(artifact)
+    with pytest.raises(TargetError, match="refuses the session option ``: Config key is empty"):
+        OrtTarget(session_options={"": "1"}).open(artifact)
 
 
 def test_nodes_are_told_where_they_run():

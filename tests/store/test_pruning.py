@@ -156,6 +156,7 @@ def test_the_command_line_tells_and_prunes(store):
         (("--unused", "5GiB"), "is no duration"),
         (("--keep", "-1GiB"), "write `10GiB`"),
         (("--keep", "10"), "is no size"),
+        (("--keep", "9" * 400 + "GiB"), "is no size"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(store, arguments, says):
